@@ -1,0 +1,529 @@
+"""What is known of the remote names: one tree that is name, attribute, negative and listing cache
+at once, and the kernel's node table.
+
+Nothing here waits, asks the server or decides how old is too old (``coherence.py``).
+
+Lifecycle.  A node lives while it has a name in the tree, or the kernel holds it (``nlookup``), or
+an open file pins it (``opens``).  A node without any of the last two is a mere cache entry and may
+be evicted at any time, children before their directory.  nodeids are never used twice, so every
+generation is 0.
+
+One's own mutations and answers under way: who asks the server takes ``node.changes`` before and
+gives it to the method that stores the answer; ``begin_change``/``end_change`` around a mutation
+make the two differ, and the answer is not stored, because nobody knows which came first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from netfs.sftp.attrs import Attrs
+
+if TYPE_CHECKING:
+    from netfs.client.data.content import FileData
+
+ROOT_ID: Final = 1
+NEVER: Final = float("-inf")
+"""A time before every clock's zero: "not known", older than any TTL allows."""
+
+_MAX_NEGATIVE: Final = 4096
+"""Missing names remembered per directory; a compiler's include search needs some hundreds."""
+
+_SLACK: Final = 1024
+"""Nodes added between two sweeps, so that a sweep's set-up is paid rarely."""
+
+
+class Node:
+    """One remote file, under one or several names.  Written by NodeTable only, except ``data``,
+    ``opens`` (through pin/unpin) and ``used``."""
+
+    __slots__ = (
+        "attrs",
+        "attrs_at",
+        "changes",
+        "children",
+        "data",
+        "ino",
+        "links",
+        "listed_at",
+        "name",
+        "negative",
+        "nlookup",
+        "nodeid",
+        "opens",
+        "parent",
+        "target",
+        "used",
+    )
+
+    def __init__(self, nodeid: int, parent: Node | None, name: bytes) -> None:
+        self.nodeid = nodeid
+        self.nlookup = 0  # what the kernel holds; exact
+        self.opens = 0  # open files and directories, work under way
+        self.parent = parent  # None: the root, or a removed node
+        self.name = name
+        self.links: list[tuple[Node, bytes]] | None = None  # further names, after link(2)
+        self.attrs: Attrs | None = None  # as the server said, or as one's own changes made them
+        self.attrs_at = NEVER  # monotonic seconds
+        self.children: dict[bytes, Node] | None = None  # directories only, None: none known
+        self.negative: dict[bytes, float] | None = None  # names found missing, and when
+        self.listed_at = NEVER  # when a complete listing was asked for: children is all there is
+        self.target: bytes | None = None  # a symlink's
+        self.data: FileData | None = None  # the content of the current version
+        self.changes = 0
+        self.ino: int | None = None  # st_ino, where the server does not tell it
+        self.used = True  # since the last sweep
+
+    @property
+    def removed(self) -> bool:
+        """No name is left; open files go on."""
+        return self.parent is None and self.nodeid != ROOT_ID
+
+    @property
+    def mode(self) -> int:
+        """st_mode, 0 while unknown."""
+        attrs = self.attrs
+        return (attrs.mode or 0) if attrs is not None else 0
+
+    @property
+    def is_dir(self) -> bool:
+        return self.nodeid == ROOT_ID or stat.S_ISDIR(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def names(self) -> list[tuple[Node, bytes]]:
+        """Each (directory, name) of it that is known."""
+        if self.parent is None:
+            return []
+        return [(self.parent, self.name), *(self.links or ())]
+
+    def begin_change(self) -> None:
+        """A mutation of this node is about to be sent."""
+        self.changes += 1
+
+    def end_change(self) -> None:
+        """Its outcome is known, or will never be."""
+        self.changes += 1
+
+    def __repr__(self) -> str:
+        held = f"nlookup={self.nlookup} opens={self.opens}"
+        return f"<Node {self.nodeid} {self.name!r} {held}{' removed' if self.removed else ''}>"
+
+
+class NodeStatistics(NamedTuple):
+    """What the table holds, in nodes."""
+
+    nodes: int
+    held: int  # by the kernel
+    evicted: int  # since the start
+
+
+class NodeTable:
+    """All nodes of one mount.
+
+    *max_entries* bounds the nodes: those the kernel does not hold are evicted, and if that is not
+    enough, ``surplus`` names some that the kernel may be asked to drop.
+    """
+
+    def __init__(self, root_path: bytes, *, max_entries: int) -> None:
+        self._root_path = root_path.rstrip(b"/")
+        self._max_entries = max_entries
+        self.root = Node(ROOT_ID, None, b"")
+        self.root.nlookup = 1  # the kernel's for ever, never forgotten
+        self._by_id: dict[int, Node] = {ROOT_ID: self.root}
+        self._by_ino: dict[int, Node] = {}  # hard-linked files whose inode number is known
+        self._moved_inos: dict[int, int] = {}  # made-up st_ino of renamed nodes -> nodeid
+        self._next_id = ROOT_ID + 1
+        self._ring: deque[Node] = deque()  # sweep order; dead nodes drop out when met
+        self._held = 1
+        self._evicted = 0
+        self._sweep_at = max_entries + _SLACK
+
+    # --- finding ---------------------------------------------------------------------------
+
+    def get(self, nodeid: int) -> Node:
+        """The node the kernel means.
+
+        Raises: OSError(ESTALE) for an unknown one: the kernel then walks the path again.
+        """
+        node = self._by_id.get(nodeid)
+        if node is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return node
+
+    def find(self, nodeid: int) -> Node | None:
+        return self._by_id.get(nodeid)
+
+    def child(self, parent: Node, name: bytes) -> Node | None:
+        children = parent.children
+        return children.get(name) if children is not None else None
+
+    def path(self, node: Node) -> bytes:
+        """The remote path.  Raises: OSError(ENOENT) for a removed node."""
+        if node.nodeid == ROOT_ID:
+            return self._root_path or b"/"
+        parts = []
+        at: Node = node
+        while True:
+            parts.append(at.name)
+            up = at.parent
+            if up is None:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if up.nodeid == ROOT_ID:
+                break
+            at = up
+        parts.append(self._root_path)
+        parts.reverse()
+        return b"/".join(parts)
+
+    def path_of(self, parent: Node, name: bytes) -> bytes:
+        """The remote path of a name in a directory, whether it exists or not."""
+        base = self.path(parent)
+        return base + name if base == b"/" else base + b"/" + name
+
+    def local_path(self, node: Node) -> bytes:
+        """Relative to the mount's root, for messages; b"" for the root itself."""
+        parts = []
+        at: Node | None = node
+        while at is not None and at.nodeid != ROOT_ID:
+            parts.append(at.name)
+            at = at.parent
+        return b"/".join(reversed(parts))
+
+    def ino(self, node: Node) -> int:
+        """st_ino: the server's, else made from the path it was first seen under.
+
+        Stable across mounts while nothing is renamed, kept when it is renamed.
+        """
+        attrs = node.attrs
+        if attrs is not None and attrs.ino:
+            return attrs.ino
+        if node.ino is None:
+            chain: list[Node] = []  # not recursion: a tree may be deeper than the stack
+            at: Node | None = node
+            while at is not None and at.ino is None:
+                chain.append(at)
+                at = at.parent
+            above = at.ino if at is not None and at.ino is not None else 0
+            for each in reversed(chain):
+                above = each.ino = self._free_ino(above, each.name, each.nodeid)
+        assert node.ino is not None
+        return node.ino
+
+    def _free_ino(self, parent_ino: int, name: bytes, nodeid: int) -> int:
+        # A renamed file keeps its number while a new file takes its old name: the two must
+        # differ, or `cp` and `diff` believe that they are one file.
+        seed = b"%d/%s" % (parent_ino, name)
+        while True:
+            ino = int.from_bytes(blake2b(seed, digest_size=8).digest(), "little") | 2
+            if self._moved_inos.get(ino, nodeid) == nodeid:
+                return ino
+            seed += b"'"
+
+    # --- learning --------------------------------------------------------------------------
+
+    def add(self, parent: Node, name: bytes) -> Node:
+        """The node of a name that is known to exist, made if need be."""
+        children = parent.children
+        if children is None:
+            children = parent.children = {}
+        node = children.get(name)
+        if node is None:
+            node = Node(self._next_id, parent, name)
+            self._next_id += 1
+            children[name] = node
+            self._by_id[node.nodeid] = node
+            self._ring.append(node)
+            if len(self._by_id) > self._sweep_at:
+                self._sweep(keep=node)
+        negative = parent.negative
+        if negative is not None:
+            negative.pop(name, None)
+        return node
+
+    def learn(self, parent: Node, name: bytes, attrs: Attrs, at: float) -> Node:
+        """What the server says of a name: attributes asked for at *at*.
+
+        A file of another type, or another inode, is another node; two names of one inode that
+        the server numbers are one node.
+        """
+        node = self.child(parent, name)
+        if node is not None and _is_other_file(node.attrs, attrs):
+            self.remove(parent, name)
+            node = None
+        if attrs.ino and attrs.nlink is not None and attrs.nlink > 1 and not _is_dir(attrs):
+            twin = self._by_ino.get(attrs.ino)
+            if twin is not None and twin is not node and not _is_other_file(twin.attrs, attrs):
+                if node is not None:
+                    self.remove(parent, name)
+                self.link(twin, parent, name)
+                node = twin
+        if node is None:
+            node = self.add(parent, name)
+        elif parent.negative is not None:
+            parent.negative.pop(name, None)
+        self.set_attrs(node, attrs, at)
+        return node
+
+    def set_attrs(self, node: Node, attrs: Attrs, at: float) -> None:
+        """Store attributes that the server gave, asked for at *at* (monotonic seconds)."""
+        if node.attrs is not None and attrs.nlink is None and node.attrs.nlink is not None:
+            # Only listings tell link counts; a plain LSTAT does not take the knowledge back.
+            attrs = attrs._replace(nlink=node.attrs.nlink)
+        node.attrs = attrs
+        node.attrs_at = at
+        if attrs.ino and attrs.nlink is not None and attrs.nlink > 1 and not node.is_dir:
+            self._by_ino[attrs.ino] = node
+
+    def change_attrs(self, node: Node, attrs: Attrs) -> None:
+        """Store attributes that one's own change made; their age stays what it was."""
+        node.attrs = attrs
+
+    def drop_attrs(self, node: Node) -> None:
+        """Believe the attributes no more (they stay visible for when the link is down)."""
+        node.attrs_at = NEVER
+
+    def set_missing(self, parent: Node, name: bytes, at: float) -> None:
+        """The server said that *name* does not exist."""
+        self.remove(parent, name)
+        negative = parent.negative
+        if negative is None:
+            negative = parent.negative = {}
+        elif len(negative) >= _MAX_NEGATIVE:
+            del negative[next(iter(negative))]
+        negative.pop(name, None)
+        negative[name] = at
+
+    def set_listing(
+        self, parent: Node, entries: Sequence[tuple[bytes, Attrs]], at: float
+    ) -> list[Node]:
+        """A complete listing, asked for at *at*: names that it lacks are gone."""
+        nodes = [self.learn(parent, name, attrs, at) for name, attrs in entries]
+        children = parent.children
+        if children is not None and len(children) != len(entries):
+            for name in children.keys() - {name for name, _ in entries}:
+                self.remove(parent, name)
+        if children is None:
+            parent.children = {}
+        parent.negative = None  # the listing answers for every name
+        parent.listed_at = at
+        return nodes
+
+    def drop_listing(self, parent: Node) -> None:
+        """Names may have come or gone: ask again, also for missing ones."""
+        parent.listed_at = NEVER
+        parent.negative = None
+
+    # --- one's own changes of names ----------------------------------------------------------
+
+    def link(self, node: Node, parent: Node, name: bytes) -> None:
+        """*name* is one more name of *node*."""
+        if self.child(parent, name) is node:
+            return
+        self.remove(parent, name)
+        if node.parent is None:
+            node.parent, node.name = parent, name
+        else:
+            if node.links is None:
+                node.links = []
+            node.links.append((parent, name))
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = node
+        if parent.negative is not None:
+            parent.negative.pop(name, None)
+
+    def remove(self, parent: Node, name: bytes) -> Node | None:
+        """*name* is gone; the node goes on under another name, or nameless while in use."""
+        children = parent.children
+        node = children.pop(name, None) if children is not None else None
+        if node is None:
+            return None
+        self._drop_name(node, parent, name)
+        return node
+
+    def _drop_name(self, node: Node, parent: Node, name: bytes) -> None:
+        if node.links is not None and not (node.parent is parent and node.name == name):
+            node.links.remove((parent, name))
+        elif node.links:
+            node.parent, node.name = node.links.pop(0)
+        else:
+            self._forget_ino(node)
+            node.parent = None
+            children, node.children = node.children, None
+            for child_name, child in (children or {}).items():
+                self._drop_name(child, node, child_name)
+            self._drop_if_unused(node)
+        if not node.links:
+            node.links = None
+
+    def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes) -> Node | None:
+        """Move a name, over an existing one; the node that was there before, if any."""
+        node = self.child(parent, name)
+        if node is None:
+            return self.remove(new_parent, new_name)
+        if node is self.child(new_parent, new_name):
+            return None  # rename(2) between two names of one file does nothing
+        self._keep_ino(node)
+        replaced = self.remove(new_parent, new_name)
+        assert parent.children is not None
+        del parent.children[name]
+        if node.parent is parent and node.name == name:
+            node.parent, node.name = new_parent, new_name
+        else:
+            assert node.links is not None
+            node.links[node.links.index((parent, name))] = (new_parent, new_name)
+        if new_parent.children is None:
+            new_parent.children = {}
+        new_parent.children[new_name] = node
+        if new_parent.negative is not None:
+            new_parent.negative.pop(new_name, None)
+        return replaced
+
+    def _keep_ino(self, node: Node) -> None:
+        if node.attrs is None or not node.attrs.ino:
+            self._moved_inos[self.ino(node)] = node.nodeid
+
+    def _forget_ino(self, node: Node) -> None:
+        if node.ino is not None and self._moved_inos.get(node.ino) == node.nodeid:
+            del self._moved_inos[node.ino]
+        ino = node.attrs.ino if node.attrs is not None else None
+        if ino is not None and self._by_ino.get(ino) is node:
+            del self._by_ino[ino]
+
+    # --- what keeps a node ---------------------------------------------------------------------
+
+    def hold(self, node: Node) -> None:
+        """A reply gives the node to the kernel once more."""
+        if node.nlookup == 0:
+            self._held += 1
+        node.nlookup += 1
+        node.used = True
+
+    def forget(self, nodeid: int, count: int) -> None:
+        """The kernel gives *count* of its references back (also: a reply it never took)."""
+        node = self._by_id.get(nodeid)
+        if node is None or nodeid == ROOT_ID:
+            return
+        before = node.nlookup
+        node.nlookup = max(0, before - count)
+        if before and node.nlookup == 0:
+            self._held -= 1
+            self._drop_if_unused(node)
+
+    def pin(self, node: Node) -> None:
+        """An open file or work under way needs the node."""
+        node.opens += 1
+
+    def unpin(self, node: Node) -> None:
+        node.opens -= 1
+        self._drop_if_unused(node)
+
+    def _drop_if_unused(self, node: Node) -> None:
+        """Free a nameless node that nobody holds any more."""
+        if node.removed and not node.nlookup and not node.opens and node.data is None:
+            self._by_id.pop(node.nodeid, None)
+
+    # --- bounds ----------------------------------------------------------------------------------
+
+    def _sweep(self, *, keep: Node) -> None:
+        """Evict cache entries, those unused since the last sweep first (the clock algorithm)."""
+        excess = len(self._by_id) - self._max_entries
+        ring = self._ring
+        for _ in range(2 * len(ring)):
+            if excess <= 0:
+                break
+            node = ring.popleft()
+            if self._by_id.get(node.nodeid) is not node:
+                continue
+            if node.used:
+                node.used = False
+                ring.append(node)
+            elif node is keep or not self._is_evictable(node):
+                ring.append(node)
+            else:
+                self._evict(node)
+                excess -= 1
+        # When most are held by the kernel a sweep finds little; wait for it to give some back.
+        self._sweep_at = max(self._max_entries, len(self._by_id)) + _SLACK
+
+    def _is_evictable(self, node: Node) -> bool:
+        return not (
+            node.nlookup or node.opens or node.data is not None or node.children or node.removed
+        )
+
+    def _evict(self, node: Node) -> None:
+        for parent, name in node.names:
+            if parent.children is not None:
+                parent.children.pop(name, None)
+            parent.listed_at = NEVER  # it no longer knows all its names
+        self._forget_ino(node)
+        node.parent = None
+        node.links = None
+        del self._by_id[node.nodeid]
+        self._evicted += 1
+
+    def surplus(self, limit: int) -> list[Node]:
+        """Up to *limit* nodes the kernel holds and has not asked for in a while: while there are
+        more nodes than allowed, it may be asked to drop their names."""
+        excess = min(limit, len(self._by_id) - self._max_entries)
+        found: list[Node] = []
+        ring = self._ring
+        for _ in range(len(ring)):
+            if len(found) >= excess:
+                break
+            node = ring.popleft()
+            if self._by_id.get(node.nodeid) is not node:
+                continue
+            ring.append(node)
+            if node.used:
+                node.used = False
+            elif node.nlookup and not node.opens and not node.children and node.data is None:
+                found.append(node)
+        return found
+
+    def walk(self, node: Node) -> Iterator[Node]:
+        """The node and all that is known below it."""
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            yield node
+            if node.children:
+                stack.extend(node.children.values())
+
+    def held(self) -> Iterable[Node]:
+        """The nodes the kernel knows, the root included."""
+        return [node for node in self._by_id.values() if node.nlookup]
+
+    def statistics(self) -> NodeStatistics:
+        return NodeStatistics(len(self._by_id), self._held, self._evicted)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __repr__(self) -> str:
+        return f"<NodeTable {self.statistics()}>"
+
+
+def _is_dir(attrs: Attrs) -> bool:
+    return attrs.mode is not None and stat.S_ISDIR(attrs.mode)
+
+
+def _is_other_file(known: Attrs | None, told: Attrs) -> bool:
+    """Whether the name certainly stands for another file than before."""
+    if known is None:
+        return False
+    if known.ino and told.ino and known.ino != told.ino:
+        return True
+    if known.mode is None or told.mode is None:
+        return False
+    return stat.S_IFMT(known.mode) != stat.S_IFMT(told.mode)
