@@ -6,7 +6,7 @@ No protocol knowledge belongs here.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 Buffer = bytes | bytearray | memoryview
 """What payloads are made of until they are written (3.11 has no collections.abc.Buffer)."""
@@ -56,6 +56,15 @@ class Reader:
             raise Truncated("u64")
         self._pos = pos + 8
         return int(_U64.unpack_from(self._buf, pos)[0])
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """The values of one fixed-size *layout* (its byte order is the caller's)."""
+        pos = self._pos
+        end = pos + layout.size
+        if end > self._end:
+            raise Truncated(layout.format)
+        self._pos = end
+        return layout.unpack_from(self._buf, pos)
 
     def view(self) -> memoryview:
         """A length-prefixed string, not copied."""

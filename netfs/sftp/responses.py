@@ -1,0 +1,188 @@
+"""What a server answers: one value per response packet, its bytes both ways.
+
+Which response belongs to which request is the table of ``requests.py``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from netfs.sftp.attrs import Attrs, decode_attrs, encode_attrs
+from netfs.sftp.codes import PacketType
+from netfs.sftp.errors import RemoteProtocolError
+from netfs.wire import Buffer, Reader, string
+
+
+class StatusResponse(NamedTuple):
+    """The outcome, in words too.  Source: draft-ietf-secsh-filexfer-02 §7."""
+
+    code: int  # a Status, or what a server invents
+    message: bytes = b""
+    language: bytes = b""
+
+
+class Handle(NamedTuple):
+    """An opened file or directory; at most 256 bytes, opaque.  Source: §6.2."""
+
+    handle: bytes
+
+
+class Data(NamedTuple):
+    """Bytes of a file, a view into the received packet.  Source: §7."""
+
+    data: Buffer
+
+
+class NameEntry(NamedTuple):
+    """One name with the line that ``ls -l`` would show for it."""
+
+    filename: bytes
+    longname: bytes
+    attrs: Attrs
+
+
+class Name(NamedTuple):
+    """Names of a READDIR, or the one of a REALPATH or READLINK.  Source: §7."""
+
+    entries: tuple[NameEntry, ...]
+
+
+class AttrsResponse(NamedTuple):
+    """Attributes of a STAT, LSTAT or FSTAT.  Source: §7."""
+
+    attrs: Attrs
+
+
+class ExtendedReply(NamedTuple):
+    """Whatever the extension defines; ``extensions.py`` knows the bodies.  Source: §8."""
+
+    data: Buffer
+
+
+Response = StatusResponse | Handle | Data | Name | AttrsResponse | ExtendedReply
+
+MAX_HANDLE: Final = 256
+"""Bytes of a handle at most.  Source: §6.2."""
+
+_HEAD: Final = struct.Struct(">IBI")
+_DATA_HEAD: Final = struct.Struct(">IBII")
+_U32: Final = struct.Struct(">I")
+
+
+def encode_response(
+    request_id: int, response: Response, *, extended_attrs: bool = False
+) -> tuple[Buffer, ...]:
+    """The whole packet with its length, in buffers to be written one after the other."""
+    if type(response) is Data:  # the payload stays as it is
+        size = len(response.data)
+        head = _DATA_HEAD.pack(9 + size, PacketType.DATA, request_id, size)
+        return (head, response.data)
+    packet_type, encode = _ENCODERS[type(response)]
+    body = encode(response, extended_attrs)
+    return (_HEAD.pack(5 + len(body), packet_type, request_id) + body,)
+
+
+def _encode_status(response: StatusResponse, extended: bool) -> bytes:
+    return _U32.pack(response.code) + string(response.message) + string(response.language)
+
+
+def _encode_name(response: Name, extended: bool) -> bytes:
+    parts = [_U32.pack(len(response.entries))]
+    for filename, longname, attrs in response.entries:
+        parts.append(
+            b"".join(
+                (
+                    _U32.pack(len(filename)),
+                    filename,
+                    _U32.pack(len(longname)),
+                    longname,
+                    encode_attrs(attrs, extended),
+                )
+            )
+        )
+    return b"".join(parts)
+
+
+_ENCODERS: Final[Mapping[type, tuple[PacketType, Callable[[Any, bool], bytes]]]] = {
+    StatusResponse: (PacketType.STATUS, _encode_status),
+    Handle: (PacketType.HANDLE, lambda response, extended: string(response.handle)),
+    Data: (PacketType.DATA, lambda response, extended: string(response.data)),
+    Name: (PacketType.NAME, _encode_name),
+    AttrsResponse: (PacketType.ATTRS, lambda r, extended: encode_attrs(r.attrs, extended)),
+    ExtendedReply: (PacketType.EXTENDED_REPLY, lambda response, extended: bytes(response.data)),
+}
+
+
+def decode_response(packet_type: int, reader: Reader) -> Response:
+    """The response whose type and request id were read already.
+
+    Raises:
+        Truncated: the packet ends inside.
+        RemoteProtocolError: not a response, or one that can't be.
+    """
+    decode = _DECODERS.get(packet_type)
+    if decode is None:
+        raise RemoteProtocolError(f"packet type {packet_type} is no response")
+    response = decode(reader)
+    if len(reader):
+        raise RemoteProtocolError(f"{len(reader)} bytes after a {type(response).__name__}")
+    return response
+
+
+def _decode_status(reader: Reader) -> StatusResponse:
+    code = reader.u32()
+    if not len(reader):  # servers of before draft 02 end here
+        return StatusResponse(code)
+    message = reader.string()
+    return StatusResponse(code, message, reader.string() if len(reader) else b"")
+
+
+def _decode_handle(reader: Reader) -> Handle:
+    handle = reader.string()
+    if len(handle) > MAX_HANDLE:
+        raise RemoteProtocolError(f"a handle of {len(handle)} bytes")
+    return Handle(handle)
+
+
+def _decode_data(reader: Reader) -> Data:
+    data = reader.view()
+    whole = data.obj
+    # A small view would keep the whole received piece alive for as long as it is cached.
+    return Data(bytes(data) if 2 * len(data) < len(whole) else data)  # type: ignore[arg-type]
+
+
+_SMALLEST_ENTRY: Final = 12  # two empty strings and the flags of empty attributes
+
+
+def _decode_name(reader: Reader) -> Name:
+    count = reader.u32()
+    if count * _SMALLEST_ENTRY > len(reader):
+        raise RemoteProtocolError(f"{count} names announced in {len(reader)} bytes")
+    read_string = reader.string
+    return Name(
+        tuple([NameEntry(read_string(), read_string(), decode_attrs(reader)) for _ in range(count)])
+    )
+
+
+_DECODERS: Final[Mapping[int, Callable[[Reader], Response]]] = {
+    PacketType.STATUS: _decode_status,
+    PacketType.HANDLE: _decode_handle,
+    PacketType.DATA: _decode_data,
+    PacketType.NAME: _decode_name,
+    PacketType.ATTRS: lambda reader: AttrsResponse(decode_attrs(reader)),
+    PacketType.EXTENDED_REPLY: lambda reader: ExtendedReply(reader.rest()),
+}
+
+
+def longname_nlink(longname: bytes) -> int | None:
+    """The link count that ``ls -l`` shows: the second field, if it is a number.
+
+    The draft leaves the line's form open (§7); OpenSSH writes ``-rw-r--r--    2 user group ...``
+    and "?" for a count that it doesn't know.
+    """
+    fields = longname.split(None, 2)
+    if len(fields) < 3 or len(fields[0]) < 10 or len(fields[1]) > 10 or not fields[1].isdigit():
+        return None
+    return int(fields[1]) or None
