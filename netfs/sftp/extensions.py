@@ -179,7 +179,9 @@ def _encode_copy_data(request: CopyData, extended: bool) -> bytes:
 
 
 def _decode_copy_data(reader: Reader) -> CopyData:
-    return CopyData(reader.string(), *reader.unpack(_OFFSET_LENGTH), reader.string(), reader.u64())
+    source = reader.string()
+    offset, length = reader.unpack(_OFFSET_LENGTH)
+    return CopyData(source, offset, length, reader.string(), reader.u64())
 
 
 EXTENSIONS: Final[Mapping[type, Row]] = {
