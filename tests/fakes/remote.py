@@ -411,7 +411,7 @@ class FakeRemote:
         async with _Arrival(self, "users", b""):
             return [b"user%d" % uid for uid in uids], [b"group%d" % gid for gid in gids]
 
-    # --- inside -------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------
 
     def _new(self, mode: int, nlink: int = 1) -> Inode:
         uid, gid = self.login
