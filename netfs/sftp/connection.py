@@ -201,7 +201,8 @@ def _decode_version(packet: memoryview) -> Version:
             raise RemoteProtocolError(f"packet type {packet_type} where VERSION must come")
         version = reader.u32()
         while len(reader):
-            extensions[reader.string()] = reader.string()
+            name = reader.string()  # apart: an assignment evaluates its right side first
+            extensions[name] = reader.string()
             if len(extensions) > _MAX_EXTENSIONS:
                 raise RemoteProtocolError("VERSION with too many extensions")
     except Truncated as exc:

@@ -1,0 +1,173 @@
+"""Framing, handshake, ids, abandoning, and peers that break the rules."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netfs.sftp import requests as req
+from netfs.sftp import responses as rsp
+from netfs.sftp.connection import (
+    Answer,
+    Asked,
+    ClientConnection,
+    Init,
+    Malformed,
+    OrphanedHandle,
+    ServerConnection,
+    Unknown,
+)
+from netfs.sftp.errors import RemoteProtocolError
+from netfs.sftp.framing import FrameSplitter
+from tests.unit.sftp.vectors import packet
+
+
+def greeted() -> tuple[ClientConnection[str], ServerConnection]:
+    client: ClientConnection[str] = ClientConnection()
+    server = ServerConnection()
+    assert server.receive_data(client.hello()) == [Init(3)]
+    client.receive_data(server.send_version({b"limits@openssh.com": b"1"}))
+    return client, server
+
+
+def test_a_conversation_from_init_to_answer() -> None:
+    client, server = greeted()
+    assert client.version is not None
+    assert client.version.extensions == {b"limits@openssh.com": b"1"}
+    first, buffers = client.send(req.Lstat(b"/a"), "a")
+    second, more = client.send(req.Read(b"h", 0, 10), "b")
+    asked = server.receive_data(b"".join((*buffers, *more)))
+    assert asked == [Asked(first, req.Lstat(b"/a")), Asked(second, req.Read(b"h", 0, 10))]
+    answers = b"".join(
+        (*server.send(second, rsp.Data(b"xyz")), *server.send(first, rsp.StatusResponse(2)))
+    )
+    assert client.receive_data(answers) == [
+        Answer("b", req.Read(b"h", 0, 10), rsp.Data(b"xyz")),
+        Answer("a", req.Lstat(b"/a"), rsp.StatusResponse(2)),
+    ]
+    assert client.pending == 0
+
+
+def test_the_handle_of_an_abandoned_open_is_reported() -> None:
+    client, server = greeted()
+    for request in (req.Open(b"/f", 1, rsp.Attrs()), req.Opendir(b"/")):
+        request_id, _ = client.send(request, "gone")
+        client.abandon(request_id)
+        assert client.receive_data(server.send(request_id, rsp.Handle(b"h"))[0]) == [
+            OrphanedHandle(b"h")
+        ]
+
+
+def test_other_answers_to_abandoned_requests_are_dropped() -> None:
+    client, server = greeted()
+    request_id, _ = client.send(req.Lstat(b"/"), "gone")
+    client.abandon(request_id)
+    assert list(client.waiting()) == []
+    assert client.receive_data(server.send(request_id, rsp.StatusResponse(4))[0]) == []
+    client.abandon(request_id)  # answered already: nothing to do
+
+
+def test_a_withdrawn_request_was_never_there() -> None:
+    client, server = greeted()
+    request_id, _ = client.send(req.Lstat(b"/"), "unsent")
+    client.withdraw(request_id)
+    with pytest.raises(RemoteProtocolError, match="never sent"):
+        client.receive_data(server.send(request_id, rsp.StatusResponse(4))[0])
+
+
+@pytest.mark.parametrize(
+    ("request_", "response"),
+    [
+        (req.Lstat(b"/"), rsp.Handle(b"h")),
+        (req.Lstat(b"/"), rsp.StatusResponse(0)),
+        (req.Read(b"h", 0, 2), rsp.Data(b"abc")),
+        (req.Mkdir(b"/d", rsp.Attrs()), rsp.AttrsResponse(rsp.Attrs())),
+        (req.Realpath(b"/"), rsp.Name(())),
+    ],
+)
+def test_an_answer_to_something_else_ends_the_conversation(
+    request_: req.Request, response: rsp.Response
+) -> None:
+    client, server = greeted()
+    request_id, _ = client.send(request_, "x")
+    with pytest.raises(RemoteProtocolError):
+        client.receive_data(b"".join(server.send(request_id, response)))
+
+
+def test_an_answer_comes_only_once() -> None:
+    client, server = greeted()
+    request_id, _ = client.send(req.Lstat(b"/"), "x")
+    answer = server.send(request_id, rsp.StatusResponse(2))[0]
+    with pytest.raises(RemoteProtocolError, match="never sent"):
+        client.receive_data(bytes(answer) * 2)
+
+
+def test_text_instead_of_version_is_shown() -> None:
+    with pytest.raises(RemoteProtocolError, match="Welcome to the machine"):
+        ClientConnection[str]().receive_data(b"Welcome to the machine\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["02 00000002", "02 00000003 00000001", "66 00000003", "02 0000", "02"]
+)
+def test_a_wrong_version_packet_is_refused(text: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        ClientConnection[str]().receive_data(packet(text))
+
+
+def test_the_server_half_names_what_it_cannot_understand() -> None:
+    _, server = greeted()
+    assert server.receive_data(packet("63 00000007")) == [Unknown(7, 0x63)]
+    (malformed,) = server.receive_data(packet("07 00000008 00000009 'x'"))
+    assert isinstance(malformed, Malformed)
+    assert malformed.request_id == 8
+    with pytest.raises(RemoteProtocolError, match="without an id"):
+        server.receive_data(packet("07 0000"))
+
+
+def test_a_client_that_does_not_start_with_init_is_refused() -> None:
+    for text in ("07 00000008 00000000", "01 00"):
+        with pytest.raises(RemoteProtocolError):
+            ServerConnection().receive_data(packet(text))
+
+
+@pytest.mark.parametrize("length", [0, 1025, 2**32 - 1])
+def test_a_lying_length_is_refused_before_anything_is_allocated(length: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="announced"):
+        FrameSplitter(1024).feed(length.to_bytes(4, "big"))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.integers(1, 50))
+@settings(max_examples=100, deadline=None)
+def test_packets_come_out_whole_however_they_arrive(packets: list[bytes], step: int) -> None:
+    stream = b"".join(len(item).to_bytes(4, "big") + item for item in packets)
+    splitter = FrameSplitter(64)
+    got: list[bytes] = []
+    for start in range(0, len(stream), step):
+        got += map(bytes, splitter.feed(stream[start : start + step]))
+    assert got == packets
+    assert not splitter.is_inside_packet()
+
+
+def test_a_packet_in_one_piece_is_not_copied() -> None:
+    piece = b"\0\0\0\3abc"
+    (view,) = FrameSplitter(10).feed(piece)
+    assert view.obj is piece
+
+
+def test_an_end_inside_a_packet_is_an_error() -> None:
+    client, server = greeted()
+    client.receive_eof()
+    client.receive_data(b"\0\0")
+    server.receive_data(b"\0\0\0\x05\x07")
+    for half in (client, server):
+        with pytest.raises(RemoteProtocolError, match="inside a packet"):
+            half.receive_eof()
+
+
+def test_ids_of_pending_requests_are_not_used_again() -> None:
+    client, _ = greeted()
+    client._next_id = 2**32 - 1
+    ids = [client.send(req.Lstat(b"/"), "x")[0] for _ in range(2)]
+    assert ids == [2**32 - 1, 0]
+    client._next_id = 2**32 - 1
+    assert client.send(req.Lstat(b"/"), "x")[0] == 1
