@@ -40,7 +40,7 @@ REFUSED: Final[Mapping[InitFlag, str]] = {
     InitFlag.FLOCK_LOCKS: "as POSIX_LOCKS",
     InitFlag.FILE_OPS: "has no meaning since 7.9",
     InitFlag.EXPORT_SUPPORT: "NFS would need nodes that outlive FORGET",
-    InitFlag.NO_EXPORT_SUPPORT: "handles of names still cached are harmless and some tools use them",
+    InitFlag.NO_EXPORT_SUPPORT: "handles of cached names do no harm, and some tools use them",
     InitFlag.DONT_MASK: "SFTP servers take the mode as it is: the kernel applies the umask",
     InitFlag.SPLICE_WRITE: "concerns how the daemon writes; it does not splice",
     InitFlag.SPLICE_MOVE: "as SPLICE_WRITE",
@@ -127,7 +127,9 @@ def negotiate(
             f"the kernel speaks FUSE {init.major}.{init.minor}; "
             f"netfs needs {abi.MAJOR}.{abi.MINOR_MIN} (Linux 5.4) or later"
         )
-    asked = sum(ASKED)
+    asked = 0
+    for flag in ASKED:
+        asked |= flag
     if not cache_symlinks:
         asked &= ~InitFlag.CACHE_SYMLINKS
     flags = init.flags & asked

@@ -25,7 +25,7 @@ class Reply(NamedTuple):
 EMPTY = Reply()
 
 ERRNO_MAX: Final = 511
-"""The kernel refuses larger ones, and the caller would wait for ever.  Source: fuse_dev_do_write."""
+"""The kernel refuses larger ones, and their caller waits for ever.  Source: fuse_dev_do_write."""
 
 
 class Attr(NamedTuple):

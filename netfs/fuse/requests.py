@@ -72,8 +72,8 @@ class SetAttr(Request):
 
     fh: int | None
     mode: int | None  # with the file type
-    uid: int | None
-    gid: int | None
+    owner: int | None  # the new uid
+    group: int | None
     size: int | None
     atime_ns: int | None  # since the epoch
     mtime_ns: int | None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from netfs.client.identity import Identity
     from netfs.client.nodes import NodeTable
     from netfs.client.operations.directories import DirectoryTable
+    from netfs.client.prefetch import TreeReadAhead
     from netfs.client.remote.api import Remote
     from netfs.fuse.handshake import Capabilities
 
@@ -47,6 +48,7 @@ class Context:
     files: FileTable
     directories: DirectoryTable
     identity: Identity
+    tree: TreeReadAhead
     notifier: Notifications
     clock: Callable[[], float]  # monotonic, seconds
     spawn: Callable[[Coroutine[Any, Any, None]], None]

@@ -1,0 +1,493 @@
+"""From the device to the handlers and back: the loop over requests.
+
+Answers that need no waiting are given at once; what must wait becomes a task, registered under the
+request's ``unique``.  The only catch-all of the daemon is here.  What requests mean belongs to the
+operations, and who may be interrupted to interrupts.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
+
+from netfs.client import interrupts
+from netfs.client.device import Aborted, Device, Unmounted, wait_readable
+from netfs.client.operations.refused import Refusal
+from netfs.client.stats import RequestCounters, slot
+from netfs.fuse import handshake, requests
+from netfs.fuse.abi import Opcode
+from netfs.fuse.errors import FuseProtocolError, MalformedRequest, UnsupportedVersion
+from netfs.fuse.replies import EMPTY, ERRNO_MAX, Reply
+
+log = logging.getLogger(__name__)
+wire_log = logging.getLogger("netfs.fuse")
+
+Result = Reply | Coroutine[Any, Any, Reply] | None
+Handler = Callable[[Any, Any], Result]
+"""``(context, request)``; None only where the kernel expects no reply."""
+
+DRAIN: Final = 32
+"""Requests taken per turn of the event loop: then the network gets its turn."""
+
+MAX_TASKS: Final = 1024
+"""Operations under way at a time.  The kernel bounds only its own background requests (128), not
+those of callers, one per thread; more of them wait here, in order and interruptibly."""
+
+PARK_S: Final = 1.0
+"""How long an INTERRUPT waits for a request that is not known (yet)."""
+
+MAX_PARKED: Final = 256
+
+_NO_REPLY: Final = frozenset(
+    {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
+)
+
+
+class End(enum.Enum):
+    """Why there are no more requests."""
+
+    UNMOUNTED = "unmounted"
+    ABORTED = "aborted"
+
+
+class InFlightRequest(NamedTuple):
+    """What ``netfs ps`` shows of a request that waits."""
+
+    unique: int
+    opcode: str
+    nodeid: int
+    pid: int
+    since: float  # on the dispatcher's clock
+    interrupted: bool
+
+
+class _InFlight:
+    """A request that waits for its operation."""
+
+    __slots__ = (
+        "answered",
+        "cancelled",
+        "coroutine",
+        "nodeid",
+        "opcode",
+        "pid",
+        "quit_at",
+        "since",
+        "task",
+        "unique",
+    )
+
+    def __init__(
+        self, header: requests.Header, coroutine: Coroutine[Any, Any, Reply], since: float
+    ) -> None:
+        self.unique = header.unique
+        self.opcode = header.opcode
+        self.nodeid = header.nodeid
+        self.pid = header.pid
+        self.coroutine = coroutine
+        self.since = since
+        self.task: asyncio.Task[None] | None = None  # None: it has not begun
+        self.answered = False
+        self.cancelled = False
+        self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
+
+
+async def shake_hands(
+    device: Device, *, cache_symlinks: bool = True, time_gran_ns: int = 1
+) -> handshake.Capabilities:
+    """Wait for INIT and answer it.
+
+    Raises:
+        UnsupportedVersion: the kernel is too old (it is told so).
+        Unmounted, Aborted: nobody wants the mount any more.
+        FuseProtocolError: the first message is not INIT.
+    """
+    while True:
+        message = device.read()
+        if message is not None:
+            break
+        await wait_readable(device)
+    request = requests.decode(message)
+    if not isinstance(request, requests.Init):
+        raise FuseProtocolError(f"the kernel began with {type(request).__name__}, not INIT")
+    try:
+        capabilities, body = handshake.negotiate(
+            request, cache_symlinks=cache_symlinks, time_gran_ns=time_gran_ns
+        )
+    except UnsupportedVersion:
+        device.reply_error(request.unique, errno.EPROTO)
+        raise
+    device.reply(request.unique, Reply((body,)))
+    return capabilities
+
+
+class Dispatcher:
+    """Serves one mounted device.  ``run`` it once; all else is called on the loop's thread."""
+
+    def __init__(
+        self,
+        device: Device,
+        context: Any,
+        handlers: Mapping[Opcode, Handler],
+        refused: Mapping[Opcode, Refusal],
+        *,
+        minor: int,
+        clock: Callable[[], float],
+        read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
+        debug: bool = False,
+        max_tasks: int = MAX_TASKS,
+    ) -> None:
+        """
+        Args:
+            context: handed to each handler.
+            handlers, refused: together they name each opcode that is not the dispatcher's own.
+            minor: what INIT agreed on.
+            clock: monotonic, seconds.
+            debug: log each request and reply on ``netfs.fuse``.
+        """
+        self._device = device
+        self._context = context
+        self._handlers: dict[int, Handler] = {int(code): row for code, row in handlers.items()}
+        self._refused = {int(opcode): refusal.errno for opcode, refusal in refused.items()}
+        self._minor = minor
+        self._clock = clock
+        self._read_signals = read_signals
+        self._debug = debug
+        self._max_tasks = max_tasks
+        self._counters = RequestCounters()
+        self._in_flight: dict[int, _InFlight] = {}
+        self._tasks: dict[asyncio.Task[None], _InFlight] = {}
+        self._queue: deque[_InFlight] = deque()
+        self._watched: dict[int, _InFlight] = {}
+        self._parked: dict[int, tuple[int, float]] = {}  # target -> (unique, expiry)
+        self._recheck: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[End] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher in_flight={len(self._in_flight)} queued={len(self._queue)}>"
+
+    @property
+    def counters(self) -> RequestCounters:
+        return self._counters
+
+    def in_flight(self) -> list[InFlightRequest]:
+        """The requests that wait, oldest first."""
+        return [
+            InFlightRequest(
+                one.unique, _name(one.opcode), one.nodeid, one.pid, one.since, one.cancelled
+            )
+            for one in self._in_flight.values()
+        ]
+
+    async def run(self) -> End:
+        """Serve until the filesystem is unmounted or aborted; may be cancelled.
+
+        Operations that are under way then go on: see ``close``.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(self._device.fileno(), self._receive)
+        try:
+            return await self._ended
+        finally:
+            self._loop.remove_reader(self._device.fileno())
+
+    async def close(self, timeout_s: float) -> None:
+        """Let operations end for *timeout_s*, then cancel them: each request is answered."""
+        if self._recheck is not None:
+            self._recheck.cancel()
+            self._recheck = None
+        while self._queue:
+            self._drop(self._queue[0], errno.EIO)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        left = set(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            # A cancelled operation may close handles; it is not waited for without end.
+            await asyncio.wait(left, timeout=timeout_s)
+        for one in list(self._in_flight.values()):
+            log.warning("unique %d: %s did not end", one.unique, _name(one.opcode))
+            self._answer_error(one, errno.EIO)
+
+    # Requests
+
+    def _receive(self) -> None:
+        device = self._device
+        for _ in range(DRAIN):
+            try:
+                message = device.read()
+            except Unmounted:
+                self._end(End.UNMOUNTED)
+                return
+            except Aborted:
+                self._end(End.ABORTED)
+                return
+            except OSError as error:
+                log.error("reading /dev/fuse: %s", error)
+                self._end(End.ABORTED)
+                return
+            if message is None:
+                return
+            self._dispatch(message)
+
+    def _end(self, end: End) -> None:
+        assert self._loop is not None
+        assert self._ended is not None
+        self._loop.remove_reader(self._device.fileno())
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    def _dispatch(self, message: memoryview) -> None:
+        try:
+            header = requests.decode_header(message)
+        except MalformedRequest as error:
+            self._counters.malformed += 1
+            log.error("%s", error)
+            return
+        opcode = header.opcode
+        unique = header.unique
+        self._counters.requests[slot(opcode)] += 1
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            self._dispatch_other(header, message)
+            return
+        try:
+            if opcode == Opcode.WRITE:
+                message = self._device.own(message)
+            request = requests.decode_body(header, message[requests.HEADER_SIZE :], self._minor)
+            if self._debug:
+                wire_log.debug("-> %d %s", unique, _shown(header, request))
+            result = handler(self._context, request)
+        except Exception as error:
+            number = self._errno(error, unique, opcode)
+            if opcode not in _NO_REPLY:
+                self._reply_error(unique, opcode, number)
+            return
+        if type(result) is Reply:
+            if self._debug:
+                wire_log.debug("<- %d ok %d", unique, sum(map(len, result.body)))
+            if not self._device.reply(unique, result):
+                self._counters.gone += 1
+        elif result is not None:
+            assert not isinstance(result, Reply)
+            self._begin(header, result)
+        elif opcode not in _NO_REPLY:
+            log.error("unique %d: the handler of %s gave no reply", unique, _name(opcode))
+            self._reply_error(unique, opcode, errno.EIO)
+
+    def _dispatch_other(self, header: requests.Header, message: memoryview) -> None:
+        """What is not served: the dispatcher's own opcodes, and refusals."""
+        opcode = header.opcode
+        unique = header.unique
+        if opcode == Opcode.INTERRUPT:
+            try:
+                request = requests.decode(message, self._minor)
+            except MalformedRequest as error:
+                self._counters.malformed += 1
+                log.error("unique %d: %s", unique, error)
+                return
+            assert isinstance(request, requests.Interrupt)
+            self._interrupt(unique, request.target)
+        elif opcode == Opcode.DESTROY:
+            # Only block devices and virtiofs send it; ENODEV follows, which is what ends us.
+            self._device.reply(unique, EMPTY)
+        elif opcode == Opcode.NOTIFY_REPLY:
+            log.error("unique %d: a NOTIFY_REPLY that nobody asked for", unique)
+        else:
+            # An opcode newer than the tables: ENOSYS is what the kernel expects of old daemons.
+            self._reply_error(unique, opcode, self._refused.get(opcode, errno.ENOSYS))
+
+    def _errno(self, error: BaseException, unique: int, opcode: int) -> int:
+        """The errno of a failure; what is not an OSError is a bug and is logged as one."""
+        if isinstance(error, OSError) and error.errno is not None:
+            if 0 < error.errno <= ERRNO_MAX:
+                return error.errno
+            log.error("unique %d: %s failed with errno %d", unique, _name(opcode), error.errno)
+        elif isinstance(error, MalformedRequest):
+            self._counters.malformed += 1
+            log.error("unique %d: malformed request: %s", unique, error)
+        else:
+            log.error("unique %d: %s failed", unique, _name(opcode), exc_info=error)
+        return errno.EIO
+
+    def _reply_error(self, unique: int, opcode: int, number: int) -> None:
+        self._counters.errors[slot(opcode)] += 1
+        if self._debug:
+            wire_log.debug("<- %d %s", unique, errno.errorcode.get(number, number))
+        if not self._device.reply_error(unique, number):
+            self._counters.gone += 1
+
+    # Operations that wait
+
+    def _begin(self, header: requests.Header, coroutine: Coroutine[Any, Any, Reply]) -> None:
+        one = _InFlight(header, coroutine, self._clock())
+        self._in_flight[header.unique] = one
+        self._counters.waited += 1
+        if len(self._tasks) < self._max_tasks:
+            self._start(one)
+        else:
+            self._queue.append(one)
+        if self._parked:
+            parked = self._parked.pop(header.unique, None)
+            if parked is not None:
+                self._watch(one)
+
+    def _start(self, one: _InFlight) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(self._operate(one))
+        one.task = task
+        self._tasks[task] = one
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        one = self._tasks.pop(task)
+        if not one.answered:
+            # Cancelled before its first step: nothing of _operate has run.
+            one.coroutine.close()
+            self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
+        while self._queue and len(self._tasks) < self._max_tasks:
+            self._start(self._queue.popleft())
+
+    def _drop(self, one: _InFlight, number: int) -> None:
+        """Answer a request whose operation has not begun."""
+        self._queue.remove(one)
+        one.coroutine.close()
+        self._answer_error(one, number)
+
+    async def _operate(self, one: _InFlight) -> None:
+        try:
+            reply = await one.coroutine
+        except asyncio.CancelledError:
+            self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
+        except Exception as error:
+            number = self._errno(error, one.unique, one.opcode)
+            self._answer_error(one, number)
+        else:
+            if one.answered:
+                # The caller was told EINTR meanwhile: it got nothing, so nothing is kept for it.
+                if reply.undo is not None:
+                    reply.undo()
+                return
+            self._finish(one)
+            if self._debug:
+                wire_log.debug(
+                    "<- %d ok %d, %.1f ms",
+                    one.unique,
+                    sum(map(len, reply.body)),
+                    (self._clock() - one.since) * 1e3,
+                )
+            if not self._device.reply(one.unique, reply):
+                self._counters.gone += 1
+
+    def _answer_error(self, one: _InFlight, number: int) -> None:
+        if one.answered:
+            return
+        self._finish(one)
+        self._reply_error(one.unique, one.opcode, number)
+
+    def _finish(self, one: _InFlight) -> None:
+        """No longer in flight.  Before the reply: the kernel may use its number again at once."""
+        one.answered = True
+        del self._in_flight[one.unique]
+        self._watched.pop(one.unique, None)
+        self._counters.add_latency(self._clock() - one.since)
+
+    # Interruption
+
+    def _interrupt(self, unique: int, target: int) -> None:
+        """The kernel's INTERRUPT; it is not answered unless its request never comes."""
+        self._counters.interrupts += 1
+        if self._debug:
+            wire_log.debug("-> %d INTERRUPT of %d", unique, target)
+        one = self._in_flight.get(target)
+        if one is not None:
+            self._watch(one)
+        elif len(self._parked) < MAX_PARKED:
+            # Answered meanwhile, most likely.  If not, the request has been read by nobody yet.
+            self._parked[target] = (unique, self._clock() + PARK_S)
+            self._set_recheck()
+
+    def _watch(self, one: _InFlight) -> None:
+        self._watched[one.unique] = one
+        self._look(one)
+        self._set_recheck()
+
+    def _look(self, one: _InFlight) -> None:
+        """Decide about an interrupted request by the signals its caller has pending."""
+        now = self._clock()
+        if one.cancelled:
+            if one.quit_at is not None and now >= one.quit_at:
+                self._answer_error(one, errno.EINTR)
+            return
+        verdict = interrupts.judge(self._read_signals(one.pid))
+        grace = interrupts.grace_s(one.opcode, verdict)
+        if grace is None:
+            one.quit_at = None
+            return
+        one.quit_at = now + grace if one.quit_at is None else min(one.quit_at, now + grace)
+        if now >= one.quit_at:
+            self._cancel(one)
+
+    def _cancel(self, one: _InFlight) -> None:
+        one.cancelled = True
+        self._counters.interrupted += 1
+        if self._debug:
+            wire_log.debug("   %d interrupted", one.unique)
+        if one.task is None:
+            self._drop(one, errno.EINTR)
+            return
+        one.task.cancel()
+        one.quit_at = self._clock() + interrupts.ANSWER_S
+
+    def _set_recheck(self) -> None:
+        if self._recheck is None and (self._watched or self._parked):
+            assert self._loop is not None
+            self._recheck = self._loop.call_later(self._recheck_delay_s(), self._look_again)
+
+    def _recheck_delay_s(self) -> float:
+        now = self._clock()
+        due = [one.quit_at - now for one in self._watched.values() if one.quit_at is not None]
+        return max(0.0, min([*due, interrupts.RECHECK_S]))
+
+    def _look_again(self) -> None:
+        self._recheck = None
+        for one in list(self._watched.values()):
+            self._look(one)
+        now = self._clock()
+        for target, (unique, expiry) in list(self._parked.items()):
+            if now >= expiry:
+                del self._parked[target]
+                # ENOENT is usual: its request has been answered long ago.  If it has not, EAGAIN
+                # makes the kernel send the INTERRUPT again, at most once per PARK_S.
+                self._device.reply_error(unique, errno.EAGAIN)
+        self._set_recheck()
+
+
+def _name(opcode: int) -> str:
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return f"opcode {opcode}"
+
+
+def _shown(header: requests.Header, request: requests.Request) -> str:
+    """One line for the debug log; contents are never shown."""
+    fields = []
+    for name in type(request).__slots__:
+        value = getattr(request, name)
+        if name == "data":
+            fields.append(f"size={len(value)}")
+        elif isinstance(value, bytes):
+            fields.append(f"{name}={os.fsdecode(value)!r}")
+        elif value is not None and value is not False:
+            fields.append(f"{name}={value}")
+    return f"{_name(header.opcode)} node={header.nodeid} pid={header.pid} {' '.join(fields)}"

@@ -1,0 +1,196 @@
+"""Tells the kernel what it must no longer believe, from a thread of its own.
+
+Writing INVAL_ENTRY blocks for as long as any request for that directory is unanswered, INVAL_INODE
+for as long as a READ of those pages is; answering them needs the event loop, so the loop never
+writes one.  Requests never wait for a notification either.  When to notify is decided by
+client/coherence.py and client/data.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from netfs.fuse import notify
+from netfs.fuse.handshake import Capabilities
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED: Final = 65536
+"""Names told about and not yet written.  More only pile up while one write blocks or the kernel is
+flooded (a server pushing changes of a whole tree)."""
+
+_NORMAL: Final = frozenset(
+    {
+        errno.ENOENT,  # the kernel does not know the node or name
+        errno.ENOTDIR,  # the node is no directory any more
+        errno.ENOTEMPTY,
+        errno.EBUSY,
+    }
+)
+
+_ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EBADF})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierStatistics:
+    """A snapshot."""
+
+    queued: int
+    written: int
+    unknown: int  # of them, the kernel did not know the node or name
+    dropped: int  # names dropped because the queue was full
+
+
+class Notifier:
+    """Queue and thread.  All methods may be called from any thread and none but ``stop`` blocks.
+
+    What is queued is coalesced: ranges of one inode grow together, and a name is queued once.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        capabilities: Capabilities,
+        *,
+        max_queued: int = MAX_QUEUED,
+    ) -> None:
+        """*write* writes one message to the device (``Device.notify``) and may block."""
+        self._write = write
+        self._can_expire = capabilities.can_expire
+        self._can_increment_epoch = capabilities.can_increment_epoch
+        self._max_queued = max_queued
+        # Held to change the queue only, never while writing.
+        self._changed = threading.Condition()
+        self._inodes: dict[int, tuple[int, int]] = {}  # nodeid -> (offset, end); end 0: EOF
+        self._attributes: dict[int, None] = {}
+        self._entries: dict[tuple[int, bytes], bool] = {}  # -> expire only
+        self._epoch = False
+        self._stopping = False
+        self._written = 0
+        self._unknown = 0
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="netfs-notifier", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Notifier queued={self._queued()} stopping={self._stopping}>"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Write what is queued and end.  Blocks up to *timeout_s*.
+
+        Returns:
+            False if a write still blocks; the thread then ends with it, at the latest when the
+            device does, and keeps no process alive.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def statistics(self) -> NotifierStatistics:
+        with self._changed:
+            return NotifierStatistics(
+                queued=self._queued(),
+                written=self._written,
+                unknown=self._unknown,
+                dropped=self._dropped,
+            )
+
+    def invalidate_inode(self, nodeid: int, offset: int = 0, length: int = 0) -> None:
+        """Drop attributes and cached pages (*length* 0: to the end)."""
+        end = offset + length if length > 0 else 0
+        with self._changed:
+            self._attributes.pop(nodeid, None)  # it includes them
+            known = self._inodes.get(nodeid)
+            if known is not None:
+                offset = min(offset, known[0])
+                end = max(end, known[1]) if end and known[1] else 0
+            self._inodes[nodeid] = (offset, end)
+            self._changed.notify()
+
+    def invalidate_attributes(self, nodeid: int) -> None:
+        """Have the attributes asked anew at their next use; cached pages stay."""
+        with self._changed:
+            if nodeid not in self._inodes:
+                self._attributes[nodeid] = None
+                self._changed.notify()
+
+    def invalidate_entry(self, parent: int, name: bytes) -> None:
+        """Drop a name, at once; what is mounted below it is detached."""
+        self._add_entry(parent, name, expire_only=False)
+
+    def expire_entry(self, parent: int, name: bytes) -> None:
+        """Have a name looked up anew at its next use (dropped, where the kernel can't)."""
+        self._add_entry(parent, name, expire_only=self._can_expire)
+
+    def _add_entry(self, parent: int, name: bytes, *, expire_only: bool) -> None:
+        with self._changed:
+            if self._epoch and expire_only:
+                return
+            key = (parent, name)
+            if key not in self._entries and len(self._entries) >= self._max_queued:
+                self._overflow()
+                if self._epoch and expire_only:
+                    return
+            self._entries[key] = expire_only and self._entries.get(key, True)
+            self._changed.notify()
+
+    def _overflow(self) -> None:
+        """Make room: one new epoch has every name looked up again; else the oldest names go.
+
+        A dropped name stays in the kernel until its time-out, as if nothing had been pushed.
+        """
+        if self._can_increment_epoch:
+            self._epoch = True
+            self._entries.clear()
+            return
+        if not self._dropped:
+            log.warning("more than %d names to invalidate: dropping some", self._max_queued)
+        del self._entries[next(iter(self._entries))]
+        self._dropped += 1
+
+    def _queued(self) -> int:
+        return len(self._inodes) + len(self._attributes) + len(self._entries) + self._epoch
+
+    def _next(self) -> bytes | None:
+        """The next message, waiting for one; None to end.  Data goes before names."""
+        with self._changed:
+            while True:
+                if self._inodes:
+                    nodeid, (offset, end) = self._inodes.popitem()
+                    return notify.invalidate_inode(nodeid, offset, end - offset if end else 0)
+                if self._attributes:
+                    return notify.invalidate_inode(self._attributes.popitem()[0], -1)
+                if self._epoch:
+                    self._epoch = False
+                    return notify.increment_epoch()
+                if self._entries:
+                    key = next(iter(self._entries))
+                    expire_only = self._entries.pop(key)
+                    return notify.invalidate_entry(*key, expire_only=expire_only)
+                if self._stopping:
+                    return None
+                self._changed.wait()
+
+    def _run(self) -> None:
+        while (message := self._next()) is not None:
+            try:
+                self._write(message)
+            except OSError as error:
+                if error.errno in _ENDED:
+                    return
+                if error.errno in _NORMAL:
+                    self._unknown += 1
+                else:
+                    log.warning("the kernel refuses a notification: %s", error)
+            self._written += 1
