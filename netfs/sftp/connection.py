@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from netfs.sftp.codes import VERSION, PacketType
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
@@ -25,7 +25,16 @@ from netfs.sftp.responses import (
 )
 from netfs.wire import Buffer, Reader, Truncated, string
 
-W = TypeVar("W")
+
+class Waiter(Protocol):
+    """What a caller keeps per request: a future, or the like."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more: the request is abandoned."""
+        ...
+
+
+W = TypeVar("W", bound=Waiter)
 
 CLIENT_MAX_PACKET: Final = 1024 * 1024
 """Bytes of a response at most.  OpenSSH sends 256 KiB at most; some servers pack more names into
@@ -63,11 +72,10 @@ class OrphanedHandle(NamedTuple):
 
 
 class ClientConnection(Generic[W]):
-    """The client's half.  *W* is whatever the caller keeps per request (a future).
+    """The client's half.
 
-    A request is pending from ``send`` until its response, or until ``withdraw`` if its bytes
-    never left.  ``abandon`` keeps it pending, because the response will come, but nobody is
-    told, except of a handle.
+    A request is pending from ``send`` until its response.  One whose waiter is done before that
+    is abandoned: the response will come, but nobody is told of it, except of a handle.
     """
 
     __slots__ = ("_frames", "_next_id", "_pending", "extended_attrs", "version")
@@ -75,7 +83,7 @@ class ClientConnection(Generic[W]):
     def __init__(self, max_packet: int = CLIENT_MAX_PACKET) -> None:
         self._frames = FrameSplitter(max_packet)
         self._next_id = 0
-        self._pending: dict[int, tuple[Request, W | None]] = {}
+        self._pending: dict[int, tuple[Request, W]] = {}
         self.version: Version | None = None  # None before the server's VERSION
         self.extended_attrs = False  # the server said yes to attrs@netfs
 
@@ -106,20 +114,10 @@ class ClientConnection(Generic[W]):
         self._pending[request_id] = (request, waiter)
         return request_id, buffers
 
-    def withdraw(self, request_id: int) -> None:
-        """Forget a request none of whose bytes were written."""
-        del self._pending[request_id]
-
-    def abandon(self, request_id: int) -> None:
-        """Nobody waits for this response any more.  Unknown or answered ids are ignored."""
-        entry = self._pending.get(request_id)
-        if entry is not None:
-            self._pending[request_id] = (entry[0], None)
-
     def waiting(self) -> Iterator[tuple[Request, W]]:
         """What is pending and not abandoned, oldest first (for the end of the conversation)."""
         for request, waiter in self._pending.values():
-            if waiter is not None:
+            if not waiter.done():
                 yield request, waiter
 
     def receive_data(self, piece: Buffer) -> list[Version | Answer[W] | OrphanedHandle]:
@@ -169,7 +167,7 @@ class ClientConnection(Generic[W]):
             raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
         request, waiter = entry
         _check_match(request, response)
-        if waiter is not None:
+        if not waiter.done():
             return Answer(waiter, request, response)
         if type(response) is Handle:
             return OrphanedHandle(response.handle)
