@@ -23,7 +23,7 @@ SYSTEM_UNITS = [
 
 def verify(directory: Path, unit: str, *scope: str) -> str:
     """What systemd-analyze has to say against *unit*; empty when nothing."""
-    require("systemd-analyze", package="systemd")
+    require("systemd-analyze")
     done = subprocess.run(
         ["systemd-analyze", *scope, "--man=no", "verify", str(directory / unit)],
         capture_output=True,
