@@ -1,4 +1,4 @@
-"""The systemd units, read by systemd's own checker, and the fstab lines by mount(8)'s own parser."""
+"""The systemd units by systemd's own checker, the fstab lines by mount(8)'s own parser."""
 
 from __future__ import annotations
 
