@@ -142,6 +142,7 @@ class Dispatcher:
         read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
+        allowed_uids: frozenset[int] | None = None,
     ) -> None:
         """
         Args:
@@ -150,6 +151,7 @@ class Dispatcher:
             minor: what INIT agreed on.
             clock: monotonic, seconds.
             debug: log each request and reply on ``netfs.fuse``.
+            allowed_uids: callers that are answered (allow_root); None: the kernel decides alone.
         """
         self._device = device
         self._context = context
@@ -160,6 +162,7 @@ class Dispatcher:
         self._read_signals = read_signals
         self._debug = debug
         self._max_tasks = max_tasks
+        self._allowed_uids = allowed_uids
         self._counters = RequestCounters()
         self._in_flight: dict[int, _InFlight] = {}
         self._tasks: dict[asyncio.Task[None], _InFlight] = {}
@@ -259,6 +262,10 @@ class Dispatcher:
         handler = self._handlers.get(opcode)
         if handler is None:
             self._dispatch_other(header, message)
+            return
+        if self._allowed_uids is not None and header.uid not in self._allowed_uids:
+            # The kernel's own requests (RELEASE, FORGET, writeback) come as uid 0.
+            self._reply_error(unique, opcode, errno.EACCES)
             return
         try:
             if opcode == Opcode.WRITE:

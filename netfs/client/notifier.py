@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 MAX_QUEUED: Final = 65536
 """Names told about and not yet written.  More only pile up while one write blocks or the kernel is
 flooded (a server pushing changes of a whole tree)."""
+
+PRUNE_BATCH: Final = 4096
+"""Nodes per PRUNE, so that other notifications come between."""
 
 _NORMAL: Final = frozenset(
     {
@@ -63,12 +66,14 @@ class Notifier:
         self._write = write
         self._can_expire = capabilities.can_expire
         self._can_increment_epoch = capabilities.can_increment_epoch
+        self.can_prune = capabilities.can_prune
         self._max_queued = max_queued
         # Held to change the queue only, never while writing.
         self._changed = threading.Condition()
         self._inodes: dict[int, tuple[int, int]] = {}  # nodeid -> (offset, end); end 0: EOF
         self._attributes: dict[int, None] = {}
         self._entries: dict[tuple[int, bytes], bool] = {}  # -> expire only
+        self._prune: set[int] = set()
         self._epoch = False
         self._stopping = False
         self._written = 0
@@ -133,6 +138,15 @@ class Notifier:
         """Have a name looked up anew at its next use (dropped, where the kernel can't)."""
         self._add_entry(parent, name, expire_only=self._can_expire)
 
+    def prune(self, nodeids: Iterable[int]) -> None:
+        """Ask the kernel to forget nodes that nobody uses (nothing, where it can't)."""
+        if not self.can_prune:
+            return
+        with self._changed:
+            if len(self._prune) < self._max_queued:
+                self._prune.update(nodeids)
+            self._changed.notify()
+
     def _add_entry(self, parent: int, name: bytes, *, expire_only: bool) -> None:
         with self._changed:
             if self._epoch and expire_only:
@@ -160,7 +174,8 @@ class Notifier:
         self._dropped += 1
 
     def _queued(self) -> int:
-        return len(self._inodes) + len(self._attributes) + len(self._entries) + self._epoch
+        names = len(self._entries) + self._epoch
+        return len(self._inodes) + len(self._attributes) + names + len(self._prune)
 
     def _next(self) -> bytes | None:
         """The next message, waiting for one; None to end.  Data goes before names."""
@@ -180,6 +195,9 @@ class Notifier:
                     return notify.invalidate_entry(*key, expire_only=expire_only)
                 if self._stopping:
                     return None
+                if self._prune:
+                    some = [self._prune.pop() for _ in range(min(len(self._prune), PRUNE_BATCH))]
+                    return notify.prune(some)
                 self._changed.wait()
 
     def _run(self) -> None:

@@ -168,6 +168,7 @@ RENAME_WHITEOUT: Final = 1 << 2
 NOTIFY_INVAL_INODE: Final = 2
 NOTIFY_INVAL_ENTRY: Final = 3
 NOTIFY_INC_EPOCH: Final = 8  # 7.44
+NOTIFY_PRUNE: Final = 9  # 7.45
 EXPIRE_ONLY: Final = 1 << 0  # flag of NOTIFY_INVAL_ENTRY, 7.38
 
 # Bodies of requests ("_in") and replies ("_out"), after the headers.  "=" keeps the kernel's own
@@ -214,3 +215,4 @@ STATX_IN: Final = struct.Struct("=IIQII")
 DIRENT: Final = struct.Struct("=QQII")
 NOTIFY_INVAL_INODE_OUT: Final = struct.Struct("=Qqq")
 NOTIFY_INVAL_ENTRY_OUT: Final = struct.Struct("=QII")
+NOTIFY_PRUNE_OUT: Final = struct.Struct("=IIQ")

@@ -105,6 +105,11 @@ class Capabilities:
         """INC_EPOCH is known."""
         return self.minor >= 44
 
+    @property
+    def can_prune(self) -> bool:
+        """PRUNE is known."""
+        return self.minor >= 45
+
 
 def negotiate(
     init: Init, *, cache_symlinks: bool = True, time_gran_ns: int = 1

@@ -5,6 +5,9 @@ Writing some of them blocks while requests are unanswered: see client/notifier.p
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 from netfs.fuse import abi
 
 
@@ -32,3 +35,9 @@ def invalidate_entry(parent: int, name: bytes, *, expire_only: bool = False) -> 
 def increment_epoch() -> bytes:
     """Have every name looked up anew at its next use (7.44)."""
     return _message(abi.NOTIFY_INC_EPOCH, b"")
+
+
+def prune(nodeids: Sequence[int]) -> bytes:
+    """Ask for FORGETs of nodes that no caller uses (7.45)."""
+    body = abi.NOTIFY_PRUNE_OUT.pack(len(nodeids), 0, 0)
+    return _message(abi.NOTIFY_PRUNE, body + struct.pack(f"={len(nodeids)}Q", *nodeids))

@@ -5,11 +5,12 @@ No behaviour belongs here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from netfs.client.coherence import Coherence
     from netfs.client.config import Config
     from netfs.client.data.files import FileTable
     from netfs.client.identity import Identity
@@ -37,6 +38,10 @@ class Notifications(Protocol):
         """Have a name looked up anew at its next use, leaving mounts and open files below alone."""
         ...
 
+    def prune(self, nodeids: Iterable[int]) -> None:
+        """Ask the kernel to forget nodes that nobody uses (nothing, where it can't)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -48,6 +53,7 @@ class Context:
     files: FileTable
     directories: DirectoryTable
     identity: Identity
+    coherence: Coherence
     tree: TreeReadAhead
     notifier: Notifications
     clock: Callable[[], float]  # monotonic, seconds
