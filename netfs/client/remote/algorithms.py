@@ -1,0 +1,86 @@
+"""Which SSH algorithms are offered, in which order; pure.
+
+The words are those of ssh_config (Ciphers, MACs, KexAlgorithms, HostKeyAlgorithms ...): a list of
+names or patterns, or with a prefix a change of the default: ``+`` appends, ``-`` removes,
+``^`` puts first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+_GCM: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+_CHACHA: Final = ("chacha20-poly1305@openssh.com",)
+_CTR: Final = ("aes128-ctr", "aes192-ctr", "aes256-ctr")
+
+HOST_KEYS: Final = (
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+"""What OpenSSH accepts by default, in its order.  Source: ssh_config(5), HostKeyAlgorithms."""
+
+
+def ciphers(cpu_flags: Iterable[str]) -> tuple[str, ...]:
+    """OpenSSH's default set, ordered by what is fast here.
+
+    With AES and carry-less multiplication in hardware GCM costs a third of ChaCha20; without
+    them it is the other way round, and slow software AES also leaks time.
+    """
+    flags = set(cpu_flags)
+    has_aes = "aes" in flags and bool(flags & {"pclmulqdq", "pmull"})
+    return _GCM + _CHACHA + _CTR if has_aes else _CHACHA + _GCM + _CTR
+
+
+def cpu_flags(cpuinfo: str) -> list[str]:
+    """The feature words of the first CPU in the text of /proc/cpuinfo."""
+    for line in cpuinfo.splitlines():
+        name, _, words = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return words.split()
+    return []
+
+
+def expand(spec: str | None, default: Sequence[str], supported: Sequence[str]) -> list[str]:
+    """The names that *spec* (a value of ssh_config, or None) asks for, best first.
+
+    Names nobody here can do are left out; an empty result is the caller's error to report.
+    """
+    if spec is None:
+        return [name for name in default if name in supported]
+    prefix = spec[:1] if spec[:1] in ("+", "-", "^") else ""
+    patterns = [p.strip() for p in spec[len(prefix) :].split(",") if p.strip()]
+    usable = [name for name in default if name in supported]
+    if prefix == "-":
+        return [n for n in usable if not any(fnmatchcase(n, p) for p in patterns)]
+    asked = [n for p in patterns for n in supported if fnmatchcase(n, p)]
+    if prefix == "+":
+        asked = usable + asked
+    elif prefix == "^":
+        asked = asked + usable
+    return list(dict.fromkeys(asked))
+
+
+def with_known_first(names: Sequence[str], known_types: Iterable[str]) -> list[str]:
+    """*names* with those first that a host already has keys of, so that its key is not "new"."""
+    known = {name for key_type in known_types for name in _signatures(key_type)}
+    return [n for n in names if n in known] + [n for n in names if n not in known]
+
+
+def _signatures(key_type: str) -> tuple[str, ...]:
+    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if key_type == "ssh-rsa" else (key_type,)

@@ -1,0 +1,150 @@
+"""Getting a connected socket to a server: TCP with every address tried, or a proxy command.
+
+Turns what the operating system says into ConnectError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+from netfs.client.remote.errors import ConnectError, ConnectErrorKind
+
+_FAMILIES: Final = {
+    "any": socket.AF_UNSPEC,
+    "inet": socket.AF_INET,
+    "inet6": socket.AF_INET6,
+}
+
+_KINDS: Final = {
+    errno.ECONNREFUSED: ConnectErrorKind.REFUSED,
+    errno.ETIMEDOUT: ConnectErrorKind.TIMED_OUT,
+}
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger {on, 0 seconds}
+
+
+async def open_tcp(
+    host: str, port: int, *, family: str = "any", bind: str | None = None
+) -> socket.socket:
+    """A connected, non-blocking TCP socket to the first address that answers.
+
+    Raises:
+        ConnectError: HOST_UNKNOWN, REFUSED, UNREACHABLE or TIMED_OUT.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            host, port, family=_FAMILIES[family], type=socket.SOCK_STREAM
+        )
+    except socket.gaierror as exc:
+        why = (exc.strerror or str(exc)).lower()
+        raise ConnectError(
+            ConnectErrorKind.HOST_UNKNOWN,
+            f"{host}: {why}; is the name right, and is there a Host block for it in ssh_config?",
+        ) from None
+    except UnicodeError:
+        raise ConnectError(ConnectErrorKind.HOST_UNKNOWN, f"{host}: not a host name") from None
+    failures: list[OSError] = []
+    for address_family, kind, protocol, _, address in found:
+        sock = socket.socket(address_family, kind | socket.SOCK_NONBLOCK, protocol)
+        try:
+            if bind is not None:
+                sock.bind((bind, 0))
+            await loop.sock_connect(sock, address)
+        except OSError as exc:
+            sock.close()
+            failures.append(exc)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    first = failures[0]
+    kind_of = _KINDS.get(first.errno or 0, ConnectErrorKind.UNREACHABLE)
+    hints = {
+        ConnectErrorKind.REFUSED: "is sshd running there, on this port?",
+        ConnectErrorKind.TIMED_OUT: "is the host up, and does a firewall let ssh through?",
+        ConnectErrorKind.UNREACHABLE: "is the network up?",
+    }
+    why = (first.strerror or os.strerror(first.errno or 0)).lower()
+    raise ConnectError(kind_of, f"{host} port {port}: {why}; {hints[kind_of]}")
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Make closing *sock* send RST and drop what is queued.
+
+    After a reconnect nothing that was written to the old connection may still be executed.
+    """
+    # Refused for sockets that are no TCP, and for one that is closed already: both send nothing.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+class ProxyCommand:
+    """A ProxyCommand and the socket that leads to it."""
+
+    def __init__(self, command: str) -> None:
+        """Start *command* by the shell, as ssh does.
+
+        Raises:
+            ConnectError: PROXY_FAILED, it can't be started.
+        """
+        # Its own session: a ^C at the terminal is for netfs to handle, not for the proxy.
+        self._process, self.socket = spawn(
+            ["/bin/sh", "-c", f"exec {command}"], f"ProxyCommand {command}", own_session=True
+        )
+
+    def status(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._process.poll()
+
+    async def close(self) -> None:
+        """End it: politely, then not; reaped in any case."""
+        await reap(self._process)
+
+
+def spawn(
+    argv: Sequence[str], name: str, *, own_session: bool, stderr: int | None = None
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start *argv* with a socket as its stdin and stdout; returns our end, non-blocking.
+
+    Raises:
+        ConnectError: PROXY_FAILED, *name* can't be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=stderr,
+            start_new_session=own_session,
+        )
+    except OSError as exc:
+        ours.close()
+        why = (exc.strerror or str(exc)).lower()
+        raise ConnectError(ConnectErrorKind.PROXY_FAILED, f"{name}: {why}") from None
+    finally:
+        theirs.close()
+    return process, ours
+
+
+async def reap(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> int:
+    """Wait for *process*, made to end by SIGTERM and then SIGKILL.  Returns its status."""
+    loop = asyncio.get_running_loop()
+    for end in (process.terminate, process.kill):
+        if process.poll() is None:
+            end()
+        deadline = loop.time() + patience_s
+        while process.poll() is None and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+    return process.wait()

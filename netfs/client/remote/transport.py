@@ -1,0 +1,30 @@
+"""``connect``: from a configuration to a Link, by SSH, a pipe or plain TCP.
+
+The ways themselves are in ssh.py (asyncssh), pipe.py (ssh_command, passive) and tcp.py
+(directport, vsock).
+"""
+
+from __future__ import annotations
+
+from netfs.client.config import Config
+from netfs.client.remote.channel import Link
+from netfs.client.remote.pipe import PassiveLink, PipeLink
+from netfs.client.remote.prompt import Prompter
+from netfs.client.remote.sshdial import connect_ssh
+from netfs.client.remote.tcp import TcpLink
+
+
+async def connect(config: Config, prompter: Prompter) -> Link:
+    """Reach the server of *config*; *prompter* is asked what only a person knows.
+
+    Raises:
+        ConnectError: with the kind and one line for the user.
+    """
+    ssh = config.ssh
+    if ssh.passive:
+        return PassiveLink()
+    if ssh.directport is not None or ssh.vsock is not None:
+        return TcpLink(config)
+    if ssh.ssh_command is not None:
+        return PipeLink(config)
+    return await connect_ssh(config, prompter)
