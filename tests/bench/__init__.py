@@ -1,0 +1,1 @@
+"""The benchmark: netfs beside its peers on the same tree in the same run."""

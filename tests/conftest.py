@@ -1,0 +1,102 @@
+"""Fixtures for tests on real components: keys and one sshd per test process, mounts, sandboxes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.mounts import Mount, mounted
+from tests.harness.namespace import enter_private_mounts, open_fuse_device
+from tests.harness.sshd import Sshd, running_sshd
+
+REAL = ("mount", "posix", "fault", "deploy", "server")  # test directories that may mount
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """As root, run in a private mount namespace: a stuck mount of a test blocks nobody's ``df``.
+
+    Done before anything starts a thread; under pytest-xdist each worker does it for itself.
+    """
+    if os.geteuid() == 0 and not os.environ.get("NETFS_TEST_SHARED_MOUNTS"):
+        with contextlib.suppress(OSError):  # not permitted in some containers: then as it is
+            enter_private_mounts()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Path]:
+    """A short-named directory for sockets, servers and mountpoints, gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="netfs-t-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)  # a busy leftover must not hide the test's own result
+
+
+@pytest.fixture(scope="session")
+def sshd(sandbox: Path) -> Iterator[Sshd]:
+    """A real OpenSSH server on loopback that all tests of this process share."""
+    with running_sshd(sandbox / "sshd") as server:
+        yield server
+
+
+@pytest.fixture
+def own_sshd(sandbox: Path, tmp_path: Path) -> Iterator[Sshd]:
+    """A server for one test alone, which may stop, pause or reconfigure it."""
+    with running_sshd(tmp_path / "sshd") as server:
+        yield server
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    """An empty directory that plays the server's side."""
+    path = tmp_path / "remote"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def need_fuse() -> None:
+    """Skip where the machine has no FUSE at all."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("this machine has no /dev/fuse")
+
+
+Mounter = Callable[..., Mount]
+
+
+@pytest.fixture
+def mount_at(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Mounter]:
+    """Mounts directories of the shared server: ``mount_at(remote, *options, ...)``.
+
+    Keywords as :func:`tests.harness.mounts.mounted`; ``server`` for another one. All mounts end
+    with the test. NETFS_TEST_PEER=sshfs runs the same tests on sshfs: a check of the tests.
+    """
+    peer = os.environ.get("NETFS_TEST_PEER", "netfs")
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def mount(remote: Path, *options: str, server: Sshd | None = None, **more: object) -> Mount:
+            nonlocal count
+            count += 1
+            context = mounted(
+                server or sshd,
+                remote,
+                tmp_path / f"mnt{count}",
+                options=options,
+                **{"peer": peer, **more},  # type: ignore[arg-type]
+            )
+            return stack.enter_context(context)
+
+        yield mount
+
+
+@pytest.fixture
+def fuse_for_users(need_fuse: None) -> None:
+    """/dev/fuse as on a normal machine: usable by every user."""
+    if os.geteuid() == 0:
+        open_fuse_device()

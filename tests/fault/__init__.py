@@ -1,0 +1,1 @@
+"""Broken links, killed processes, dead servers."""

@@ -1,0 +1,1 @@
+"""What tests on real components share: an sshd, a relay that breaks links, mounts, namespaces."""

@@ -1,0 +1,1 @@
+"""POSIX system calls on a real mount, one file per call."""
