@@ -1,0 +1,454 @@
+"""``netfs serve --listen``: SSH connections whose only service is the ``sftp`` subsystem.
+
+The one module of the server that speaks to asyncssh: host keys, logins, channels, keepalive.  Who
+may log in is decided by ``access``; what a session does, by ``session`` and ``handlers``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import asyncssh
+
+from netfs.server import attributes, authorized, handlers
+from netfs.server.access import Access
+from netfs.server.config import ServerConfig
+from netfs.server.export import Export
+from netfs.server.session import Session
+from netfs.server.workers import Workers
+
+log = logging.getLogger(__name__)
+
+_WINDOW: Final = 4 << 20
+"""Bytes that a client may send unasked on one channel: what is held of it when its disk hangs."""
+
+_MAX_PACKET: Final = 256 * 1024
+"""Bytes of one SSH packet that we take."""
+
+_ENTRY: Final = "netfs-entry"
+"""An option that is put into what asyncssh is told of an authority, to know which one it was."""
+
+
+def load_host_keys(paths: Iterable[str]) -> list[asyncssh.SSHKey]:
+    """Read the host keys; the first is made (Ed25519, mode 0600) if its file does not exist.
+
+    Raises:
+        OSError: a file cannot be read or made, or others may read it.
+        ValueError: a file holds no private key.
+    """
+    keys: list[asyncssh.SSHKey] = []
+    for path in paths:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if keys:
+                raise
+            keys.append(_make_host_key(path))
+            continue
+        with open(fd, "rb") as file:
+            if os.fstat(fd).st_mode & 0o077:
+                raise PermissionError(f"{path}: others may read this host key (chmod 600)")
+            try:
+                keys.append(asyncssh.import_private_key(file.read()))
+            except asyncssh.KeyImportError as error:
+                raise ValueError(f"{path}: {error}") from None
+    return keys
+
+
+def _make_host_key(path: str) -> asyncssh.SSHKey:
+    key = asyncssh.generate_private_key("ssh-ed25519", comment="netfs serve")
+    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+    # Whole or not at all, and never readable by others, not even for a moment.
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # of a start that was killed
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(key.export_private_key())
+        file.flush()
+        os.fsync(fd)
+    os.rename(temporary, path)
+    with open(f"{path}.pub", "wb") as public:
+        public.write(key.export_public_key())
+    log.info("host-key-made path=%r fingerprint=%s", path, key.get_fingerprint())
+    return key
+
+
+class Server:
+    """All listening sockets, connections and sessions."""
+
+    def __init__(self, config: ServerConfig, access: Access, export: Export) -> None:
+        self.config = config
+        self.access = access
+        self.workers = Workers(config.limits.max_sessions + 8)
+        self.names = attributes.Names()
+        self.sessions: set[Session] = set()
+        self.connections: set[Connection] = set()
+        self.per_user: Counter[str] = Counter()
+        self.closing = False
+        self._export = export
+        self._exports: dict[str, Export] = {export.path: export}
+        self._acceptors: list[asyncssh.SSHAcceptor] = []
+        self._numbers = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Server connections={len(self.connections)} sessions={len(self.sessions)}"
+            f" {self.workers!r}>"
+        )
+
+    def next_number(self) -> int:
+        """Counts connections, for the log."""
+        self._numbers += 1
+        return self._numbers
+
+    def export_of(self, entry: authorized.Entry | None) -> Export:
+        """What the owner of *entry* sees.  Raises OSError if its root cannot be opened."""
+        if entry is None or entry.root is None:
+            return self._export
+        path = os.path.abspath(entry.root)
+        found = self._exports.get(path)
+        if found is None:
+            found = Export(path, one_file_system=self.config.one_file_system)
+            self._exports[path] = found
+        return found
+
+    async def listen(self, sockets: list[socket.socket], keys: list[asyncssh.SSHKey]) -> None:
+        """Accept on *sockets*, which are bound already."""
+        limits = self.config.limits
+        for sock in sockets:
+            acceptor = await asyncssh.listen(
+                sock=sock,
+                config=None,  # no file of a user's or the machine's has a say here
+                server_factory=lambda: Connection(self),
+                server_host_keys=keys,
+                login_timeout=limits.login_s,
+                keepalive_interval=limits.keepalive_s,
+                keepalive_count_max=2,
+                encoding=None,
+                window=_WINDOW,
+                max_pktsize=_MAX_PACKET,
+                line_editor=False,
+                allow_pty=False,
+                x11_forwarding=False,
+                agent_forwarding=False,
+                allow_scp=False,
+                gss_host=None,
+                host_based_auth=False,
+                compression_algs=None,  # bytes of files are compressed already, or not worth it
+                server_version="netfs",
+            )
+            self._acceptors.append(acceptor)
+
+    async def close(self) -> None:
+        """Accept nobody more, let what is in flight finish, then close all that is left."""
+        self.closing = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        sessions = list(self.sessions)
+        for session in sessions:
+            session.eof_received()
+        if sessions:
+            ends = [asyncio.ensure_future(session.ended.wait()) for session in sessions]
+            _, late = await asyncio.wait(ends, timeout=self.config.limits.grace_s)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("sessions-cut count=%d reason='not finished in time'", len(late))
+        for connection in list(self.connections):
+            connection.close()
+        deadline = asyncio.get_running_loop().time() + 2
+        while self.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class Connection(asyncssh.SSHServer):
+    """One SSH connection: its login and its sessions."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._conn: asyncssh.SSHServerConnection | None = None
+        self._address = ""
+        self._label = ""
+        self._user = ""
+        self._failures = 0
+        self._logged_in = False
+        self._entry: authorized.Entry | None = None
+        self._offered: list[authorized.Entry] = []
+        self._who = ""
+        self._sessions: set[Session] = set()
+        self._channels = 0  # counts the sessions, for the log
+        self._open_channels = 0
+
+    # --- connecting -----------------------------------------------------------------------------
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        server = self._server
+        self._conn = conn
+        peer = conn.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1"
+        self._label = str(server.next_number())
+        server.connections.add(self)
+        # asyncssh leaves these two of asyncio's Protocol empty.  Without them a client that grants
+        # a huge SSH window and then reads nothing would have us hold all its answers.
+        hooks = cast(Any, conn)
+        hooks.pause_writing = self._pause_writing
+        hooks.resume_writing = self._resume_writing
+        if server.closing or self._too_many_logins():
+            log.warning(
+                "refused connection=%s address=%s reason='too many connections'",
+                self._label, self._address,
+            )  # fmt: skip
+            conn.abort()
+
+    def _too_many_logins(self) -> bool:
+        waiting = sum(not other._logged_in for other in self._server.connections)
+        return waiting > self._server.config.limits.max_logins
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        if self._logged_in:
+            log.info(
+                "logout connection=%s user=%r address=%s reason=%r",
+                self._label, self._user, self._address, str(exc) if exc else "closed",
+            )  # fmt: skip
+        elif exc is not None:
+            log.info(
+                "no-login connection=%s address=%s reason=%r", self._label, self._address, str(exc)
+            )
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, "the server is stopped")
+
+    def abort(self) -> None:
+        if self._conn is not None:
+            self._conn.abort()
+
+    def _pause_writing(self) -> None:
+        for session in self._sessions:
+            session.pause_writing("connection")
+
+    def _resume_writing(self) -> None:
+        for session in list(self._sessions):
+            session.resume_writing("connection")
+
+    # --- logging in -----------------------------------------------------------------------------
+
+    def begin_auth(self, username: str) -> bool:
+        self._user = username
+        self._entry = None
+        self._offered = self._server.access.authorities(self._address)
+        lines = [
+            " ".join((_authority_options(entry, index), entry.key_type, _base64(entry.blob)))
+            for index, entry in enumerate(self._offered)
+        ]
+        assert self._conn is not None
+        self._conn.set_authorized_keys(
+            asyncssh.import_authorized_keys("\n".join(lines)) if lines else None
+        )
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        entry = self._server.access.key(key.public_data, self._address)
+        if entry is None:
+            self._failed(f"key {key.get_fingerprint()}")
+            return False
+        # A key is offered before it is proven; the last one that was accepted is the proven one
+        # when auth_completed() comes, because nothing is awaited in between.
+        self._entry = entry
+        self._who = f"key {key.get_fingerprint()}"
+        return True
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        self._failed(f"certificate of {key.get_fingerprint()}")
+        return False  # the accepted ones were told to asyncssh in begin_auth
+
+    def password_auth_supported(self) -> bool:
+        return self._server.access.has_passwords()
+
+    async def validate_password(self, username: str, password: str) -> bool:
+        hashed = self._server.access.password(username)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+
+        def tell(right: bool) -> None:
+            if not answer.done():  # the client may have left meanwhile
+                answer.set_result(right)
+
+        self._server.workers.submit(
+            lambda: (loop.call_soon_threadsafe(tell, hashed.is_right(password)), None)[1]
+        )
+        if await answer:
+            self._entry = None
+            self._who = f"password of {username}"
+            return True
+        self._failed("password")
+        return False
+
+    def _failed(self, what: str) -> None:
+        self._failures += 1
+        log.warning(
+            "login-refused connection=%s user=%r address=%s what=%r failures=%d",
+            self._label, self._user, self._address, what, self._failures,
+        )  # fmt: skip
+        if self._failures >= self._server.config.limits.max_failures and self._conn is not None:
+            self._conn.disconnect(
+                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many failed logins"
+            )
+
+    def auth_completed(self) -> None:
+        assert self._conn is not None
+        index = self._conn.get_key_option(_ENTRY)
+        if index is not None:
+            self._entry = self._offered[int(cast(list[str], index)[0])]
+            self._who = f"certificate by {self._entry.where}"
+        self._logged_in = True
+        entry = self._entry
+        same = sum(
+            other._logged_in and other._who == self._who for other in self._server.connections
+        )
+        if same > self._server.config.limits.max_sessions_per_user:
+            log.warning(
+                "refused connection=%s user=%r by=%r reason='too many connections of this user'",
+                self._label, self._user, self._who,
+            )  # fmt: skip
+            self._conn.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, "too many connections")
+            return
+        log.info(
+            "login connection=%s user=%r address=%s by=%r where=%r comment=%r",
+            self._label, self._user, self._address, self._who,
+            entry.where if entry else "", entry.comment if entry else "",
+        )  # fmt: skip
+
+    # --- sessions -------------------------------------------------------------------------------
+
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes] | bool:
+        if self._open_channels >= self._server.config.limits.max_sessions_per_user:
+            return False
+        self._open_channels += 1
+        return SftpChannel(self)
+
+    def channel_closed(self) -> None:
+        self._open_channels -= 1
+
+    def open_session(self, channel: asyncssh.SSHServerChannel[bytes]) -> Session | None:
+        """The session of a started subsystem; None if it is refused."""
+        server = self._server
+        limits = server.config.limits
+        reason = ""
+        export = None
+        if server.closing:
+            reason = "the server is being stopped"
+        elif len(server.sessions) >= limits.max_sessions:
+            reason = "too many sessions"
+        elif server.per_user[self._who] >= limits.max_sessions_per_user:
+            reason = "too many sessions of this user"
+        else:
+            try:
+                export = server.export_of(self._entry)
+            except OSError as error:
+                reason = f"the root cannot be opened: {error}"
+        if export is None:
+            log.warning(
+                "session-refused connection=%s user=%r reason=%r", self._label, self._user, reason
+            )
+            return None
+        self._channels += 1
+        entry = self._entry
+        client = handlers.Client(
+            export,
+            max_handles=limits.max_handles,
+            read_only=server.config.read_only or (entry is not None and entry.read_only),
+            user=self._user,
+            label=f"{self._label}.{self._channels}",
+            names=server.names,
+            log_requests=server.config.log_requests,
+        )
+        session = Session(
+            client, channel, server.workers, stall_s=limits.stall_s, on_end=self._ended
+        )
+        server.sessions.add(session)
+        server.per_user[self._who] += 1
+        self._sessions.add(session)
+        log.info(
+            "session-open session=%s user=%r root=%r read_only=%s",
+            client.label, self._user, export.path, client.read_only,
+        )  # fmt: skip
+        return session
+
+    def _ended(self, session: Session) -> None:
+        server = self._server
+        server.sessions.discard(session)
+        self._sessions.discard(session)
+        server.per_user[self._who] -= 1
+        if not server.per_user[self._who]:
+            del server.per_user[self._who]
+        log.info("session-end session=%s requests=%d", session.client.label, session.requests)
+
+
+class SftpChannel(asyncssh.SSHServerSession[bytes]):
+    """One SSH channel, of use only once the ``sftp`` subsystem is asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: asyncssh.SSHServerChannel[bytes] | None = None
+        self._session: Session | None = None
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+        chan.set_write_buffer_limits(high=1 << 20, low=256 << 10)
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        if subsystem != "sftp" or self._channel is None:
+            return False
+        self._session = self._connection.open_session(self._channel)
+        return self._session is not None
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._session is not None:
+            self._session.data_received(data)
+
+    def eof_received(self) -> bool:
+        if self._session is None:
+            return False
+        self._session.eof_received()
+        return True  # the channel stays open for the answers; the session closes it
+
+    def pause_writing(self) -> None:
+        if self._session is not None:
+            self._session.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._session is not None:
+            self._session.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.channel_closed()
+        if self._session is not None:
+            self._session.connection_lost()
+
+
+def _authority_options(entry: authorized.Entry, index: int) -> str:
+    options = f'cert-authority,{_ENTRY}="{index}"'
+    if entry.principals:
+        names = ",".join(entry.principals).replace("\\", "\\\\").replace('"', '\\"')
+        options += f',principals="{names}"'
+    return options
+
+
+def _base64(blob: bytes) -> str:
+    return base64.b64encode(blob).decode()
