@@ -83,6 +83,8 @@ class Device:
                 if error.errno in _ENDED:
                     raise Unmounted from None
                 raise
+            if not size:
+                raise Unmounted  # end of file: what stands in for the kernel has closed its end
             return self._view[:size]
 
     def own(self, message: memoryview) -> memoryview:
