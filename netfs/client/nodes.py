@@ -4,13 +4,13 @@ at once, and the kernel's node table.
 Nothing here waits, asks the server or decides how old is too old (``coherence.py``).
 
 Lifecycle.  A node lives while it has a name in the tree, or the kernel holds it (``nlookup``), or
-an open file pins it (``opens``).  A node without any of the last two is a mere cache entry and may
+an open file pins it (``opens``).  A node without any of the last two is only a cache entry and may
 be evicted at any time, children before their directory.  nodeids are never used twice, so every
 generation is 0.
 
-One's own mutations and answers under way: who asks the server takes ``node.changes`` before and
-gives it to the method that stores the answer; ``begin_change``/``end_change`` around a mutation
-make the two differ, and the answer is not stored, because nobody knows which came first.
+One's own mutations and answers under way: who asks the server takes ``table.stamp`` before.
+``begin_change``/``end_change`` around a mutation set ``node.changes`` to a newer stamp, and an
+answer that was asked for before is not stored, because nobody knows which came first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -76,7 +76,7 @@ class Node:
         self.listed_at = NEVER  # when a complete listing was asked for: children is all there is
         self.target: bytes | None = None  # a symlink's
         self.data: FileData | None = None  # the content of the current version
-        self.changes = 0
+        self.changes = 0  # the stamp of the last own change
         self.ino: int | None = None  # st_ino, where the server does not tell it
         self.used = True  # since the last sweep
 
@@ -106,14 +106,6 @@ class Node:
             return []
         return [(self.parent, self.name), *(self.links or ())]
 
-    def begin_change(self) -> None:
-        """A mutation of this node is about to be sent."""
-        self.changes += 1
-
-    def end_change(self) -> None:
-        """Its outcome is known, or will never be."""
-        self.changes += 1
-
     def __repr__(self) -> str:
         held = f"nlookup={self.nlookup} opens={self.opens}"
         return f"<Node {self.nodeid} {self.name!r} {held}{' removed' if self.removed else ''}>"
@@ -136,7 +128,7 @@ class NodeTable:
 
     def __init__(self, root_path: bytes, *, max_entries: int) -> None:
         self._root_path = root_path.rstrip(b"/")
-        self._max_entries = max_entries
+        self.max_entries = max_entries
         self.root = Node(ROOT_ID, None, b"")
         self.root.nlookup = 1  # the kernel's for ever, never forgotten
         self._by_id: dict[int, Node] = {ROOT_ID: self.root}
@@ -144,6 +136,7 @@ class NodeTable:
         self._moved_inos: dict[int, int] = {}  # made-up st_ino of renamed nodes -> nodeid
         self._next_id = ROOT_ID + 1
         self._ring: deque[Node] = deque()  # sweep order; dead nodes drop out when met
+        self.stamp = 0  # grows with every own change of any node
         self._held = 1
         self._evicted = 0
         self._sweep_at = max_entries + _SLACK
@@ -229,6 +222,18 @@ class NodeTable:
                 return ino
             seed += b"'"
 
+    # --- own changes under way ---------------------------------------------------------------
+
+    def begin_change(self, node: Node) -> None:
+        """A mutation of *node* is about to be sent; for names, of their directory."""
+        self.stamp += 1
+        node.changes = self.stamp
+
+    def end_change(self, node: Node) -> None:
+        """Its outcome is known, or never will be."""
+        self.stamp += 1
+        node.changes = self.stamp
+
     # --- learning --------------------------------------------------------------------------
 
     def add(self, parent: Node, name: bytes) -> Node:
@@ -250,28 +255,30 @@ class NodeTable:
             negative.pop(name, None)
         return node
 
-    def learn(self, parent: Node, name: bytes, attrs: Attrs, at: float) -> Node:
-        """What the server says of a name: attributes asked for at *at*.
+    def learn(self, parent: Node, name: bytes, attrs: Attrs, at: float, asked: int) -> Node:
+        """What the server says of a name, asked for at *at* (seconds) and *asked* (stamp).
 
-        A file of another type, or another inode, is another node; two names of one inode that
-        the server numbers are one node.
+        A file of another type or inode number is another node, and so is a symlink of another
+        time (the kernel may keep the old one's target for ever); two names of one inode that the
+        server numbers are one node.
         """
         node = self.child(parent, name)
+        if node is not None and node.changes > asked:
+            return node
         if node is not None and _is_other_file(node.attrs, attrs):
             self.remove(parent, name)
             node = None
         if attrs.ino and attrs.nlink is not None and attrs.nlink > 1 and not _is_dir(attrs):
             twin = self._by_ino.get(attrs.ino)
             if twin is not None and twin is not node and not _is_other_file(twin.attrs, attrs):
-                if node is not None:
-                    self.remove(parent, name)
                 self.link(twin, parent, name)
                 node = twin
         if node is None:
             node = self.add(parent, name)
         elif parent.negative is not None:
             parent.negative.pop(name, None)
-        self.set_attrs(node, attrs, at)
+        if node.changes <= asked:
+            self.set_attrs(node, attrs, at)
         return node
 
     def set_attrs(self, node: Node, attrs: Attrs, at: float) -> None:
@@ -303,20 +310,17 @@ class NodeTable:
         negative.pop(name, None)
         negative[name] = at
 
-    def set_listing(
-        self, parent: Node, entries: Sequence[tuple[bytes, Attrs]], at: float
-    ) -> list[Node]:
-        """A complete listing, asked for at *at*: names that it lacks are gone."""
-        nodes = [self.learn(parent, name, attrs, at) for name, attrs in entries]
+    def set_listing(self, parent: Node, names: Collection[bytes], at: float) -> None:
+        """*names* were all there were at *at*, and all of them are children already."""
         children = parent.children
-        if children is not None and len(children) != len(entries):
-            for name in children.keys() - {name for name, _ in entries}:
-                self.remove(parent, name)
         if children is None:
-            parent.children = {}
-        parent.negative = None  # the listing answers for every name
-        parent.listed_at = at
-        return nodes
+            children = parent.children = {}
+        elif len(children) != len(names):
+            for name in children.keys() - names:
+                self.remove(parent, name)
+        if len(children) == len(names):  # else some have been evicted meanwhile
+            parent.negative = None  # the listing answers for every name
+            parent.listed_at = at
 
     def drop_listing(self, parent: Node) -> None:
         """Names may have come or gone: ask again, also for missing ones."""
@@ -437,7 +441,7 @@ class NodeTable:
 
     def _sweep(self, *, keep: Node) -> None:
         """Evict cache entries, those unused since the last sweep first (the clock algorithm)."""
-        excess = len(self._by_id) - self._max_entries
+        excess = len(self._by_id) - self.max_entries
         ring = self._ring
         for _ in range(2 * len(ring)):
             if excess <= 0:
@@ -454,7 +458,7 @@ class NodeTable:
                 self._evict(node)
                 excess -= 1
         # When most are held by the kernel a sweep finds little; wait for it to give some back.
-        self._sweep_at = max(self._max_entries, len(self._by_id)) + _SLACK
+        self._sweep_at = max(self.max_entries, len(self._by_id)) + _SLACK
 
     def _is_evictable(self, node: Node) -> bool:
         return not (
@@ -466,16 +470,14 @@ class NodeTable:
             if parent.children is not None:
                 parent.children.pop(name, None)
             parent.listed_at = NEVER  # it no longer knows all its names
-        self._forget_ino(node)
-        node.parent = None
-        node.links = None
+        self._forget_ino(node)  # its parent stays: that is how a snapshot knows it was not removed
         del self._by_id[node.nodeid]
         self._evicted += 1
 
     def surplus(self, limit: int) -> list[Node]:
         """Up to *limit* nodes the kernel holds and has not asked for in a while: while there are
         more nodes than allowed, it may be asked to drop their names."""
-        excess = min(limit, len(self._by_id) - self._max_entries)
+        excess = min(limit, len(self._by_id) - self.max_entries)
         found: list[Node] = []
         ring = self._ring
         for _ in range(len(ring)):
@@ -526,4 +528,6 @@ def _is_other_file(known: Attrs | None, told: Attrs) -> bool:
         return True
     if known.mode is None or told.mode is None:
         return False
-    return stat.S_IFMT(known.mode) != stat.S_IFMT(told.mode)
+    if stat.S_IFMT(known.mode) != stat.S_IFMT(told.mode):
+        return True
+    return stat.S_ISLNK(told.mode) and (known.mtime, known.size) != (told.mtime, told.size)

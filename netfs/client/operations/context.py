@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from netfs.client.coherence import Coherence
     from netfs.client.config import Config
     from netfs.client.data.files import FileTable
+    from netfs.client.directories import DirectoryTable
     from netfs.client.identity import Identity
     from netfs.client.nodes import NodeTable
-    from netfs.client.operations.directories import DirectoryTable
     from netfs.client.prefetch import TreeReadAhead
     from netfs.client.remote.api import Remote
     from netfs.fuse.handshake import Capabilities
@@ -36,6 +36,11 @@ class Notifications(Protocol):
 
     def expire_entry(self, parent: int, name: bytes) -> None:
         """Have a name looked up anew at its next use, leaving mounts and open files below alone."""
+        ...
+
+    @property
+    def can_prune(self) -> bool:
+        """The kernel understands PRUNE."""
         ...
 
     def prune(self, nodeids: Iterable[int]) -> None:

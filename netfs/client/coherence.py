@@ -1,0 +1,290 @@
+"""Coherence: how long what is known may be believed, and what each change makes of it.
+
+| what happens | here | to the kernel |
+|---|---|---|
+| a name is created | node stored, directory's times distrusted | nothing: it did it itself |
+| a name is removed, renamed | tree follows, directory's times distrusted | nothing, likewise |
+| attributes are set | stored as the server tells them afterwards | in the reply |
+| other attributes are found | stored; another version drops the file's data | by its time-outs |
+| a listing lacks a name | name removed | the name is expired |
+| a multi-linked file is written | the other names' attributes are distrusted | never cached there |
+| the link is down | everything known is believed, however old | time-out 0 |
+
+Times are seconds of the monotonic clock.  Nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from netfs.client.config import CacheConfig
+from netfs.client.nodes import NEVER, ROOT_ID, Node, NodeTable
+from netfs.sftp.attrs import Attrs, StatVfs
+
+if TYPE_CHECKING:
+    from netfs.client.operations.context import Notifications
+    from netfs.client.remote.api import Remote
+
+_TRIM_STEP: Final = 256
+"""New nodes above the limit between two requests to the kernel to drop names."""
+
+
+class FilesystemSize:
+    """What statfs(2) shows, and since when it is known."""
+
+    def __init__(self) -> None:
+        self.told: StatVfs | None = None
+        self.at = NEVER
+
+
+class Coherence:
+    """The policy of one mount, and the only writer of what the server told into the tree."""
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        *,
+        nodes: NodeTable,
+        remote: Remote,
+        notifier: Notifications,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        def ttl(value: float | None) -> float:
+            if not config.enabled:
+                return 0.0
+            return config.cache_timeout_s if value is None else value
+
+        self._attr_s = ttl(config.stat_timeout_s)
+        self._dir_s = ttl(config.dir_timeout_s)
+        self._target_s = ttl(config.link_timeout_s)
+        self._negative_s = ttl(config.negative_timeout_s)
+        self._kernel_attr_s = config.attr_timeout_s
+        self._kernel_entry_s = config.entry_timeout_s
+        self._nodes = nodes
+        self._remote = remote
+        self._notifier = notifier
+        self._clock = clock
+        self._links_distrusted_at = NEVER
+        self._trim_at = 0
+        self.filesystem = FilesystemSize()
+
+    # --- how long ------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether asking the server makes sense now."""
+        return bool(getattr(self._remote, "is_up", True))
+
+    def attr_left(self, node: Node, now: float) -> float:
+        """Seconds for which the attributes may still be believed; <= 0: ask."""
+        attrs = node.attrs
+        if attrs is None:
+            return -1.0
+        if _is_ambiguous(attrs) and node.attrs_at <= self._links_distrusted_at:
+            return -1.0  # another name of the file may have been changed here since
+        return node.attrs_at + self._attr_s - now
+
+    def has_attrs(self, node: Node, now: float) -> bool:
+        """Whether the attributes can be shown without asking."""
+        return node.attrs is not None and (self.attr_left(node, now) > 0 or not self.is_up)
+
+    def name_left(self, node: Node, now: float) -> float:
+        """Seconds for which the node's name may still be believed to lead to it."""
+        if node.parent is None:
+            return self._attr_s if node.nodeid == ROOT_ID else -1.0
+        return max(node.attrs_at + self._attr_s, node.parent.listed_at + self._dir_s) - now
+
+    def missing_left(self, parent: Node, name: bytes, now: float) -> float:
+        """Seconds for which *name* may still be believed not to exist; <= 0: ask.
+
+        Only for a name that is not among the directory's children.
+        """
+        left = parent.listed_at + self._dir_s - now
+        negative = parent.negative
+        if negative is not None:
+            at = negative.get(name)
+            if at is not None:
+                left = max(left, at + self._negative_s - now)
+        return left
+
+    def is_known_missing(self, parent: Node, name: bytes) -> bool:
+        """Whether *name* was missing when last looked for, however long ago."""
+        return parent.listed_at > NEVER or bool(parent.negative and name in parent.negative)
+
+    def listing_left(self, directory: Node, now: float) -> float:
+        """Seconds for which the children known are all there is; <= 0: list again."""
+        return directory.listed_at + self._dir_s - now
+
+    def target_left(self, link: Node, now: float) -> float:
+        """Seconds for which the symlink's known target may be believed."""
+        if link.target is None:
+            return -1.0
+        return link.attrs_at + self._target_s - now
+
+    def kernel_attr_s(self, node: Node, now: float) -> float:
+        """How long the kernel may keep the attributes."""
+        if node.attrs is not None and _is_ambiguous(node.attrs):
+            return 0.0  # changing another name does not tell the kernel about this one
+        if self._kernel_attr_s is not None:
+            return self._kernel_attr_s
+        return max(0.0, self.attr_left(node, now))
+
+    def kernel_entry_s(self, node: Node, now: float) -> float:
+        """How long the kernel may keep the name."""
+        if self._kernel_entry_s is not None:
+            return self._kernel_entry_s
+        return max(0.0, self.name_left(node, now))
+
+    # --- what the server told --------------------------------------------------------------------
+
+    def learned(self, parent: Node, name: bytes, attrs: Attrs, at: float, asked: int) -> Node:
+        """A name and its attributes, asked for at *at* (seconds) and *asked* (stamp)."""
+        node = self._nodes.learn(parent, name, attrs, at, asked)
+        if node.data is not None and node.changes <= asked:
+            node.data.told(attrs)
+        return node
+
+    def store(self, node: Node, attrs: Attrs, at: float, asked: int) -> None:
+        """Attributes of a node; dropped if its own changes may have overtaken them."""
+        if node.changes > asked:
+            return
+        self._nodes.set_attrs(node, attrs, at)
+        if node.data is not None:
+            node.data.told(attrs)
+
+    def missing(self, parent: Node, name: bytes, at: float, asked: int) -> float:
+        """The server knows no *name*.  Returns how long that may be believed, seconds."""
+        if parent.changes > asked:
+            return 0.0
+        self._nodes.set_missing(parent, name, at)
+        return self._negative_s
+
+    def listed(self, parent: Node, names: set[bytes], at: float, asked: int) -> bool:
+        """All names of a directory, learned already.  False if they may be outdated."""
+        if parent.changes > asked:
+            return False
+        if parent.children is not None:
+            for name in parent.children.keys() - names:
+                if parent.children[name].nlookup:
+                    self._notifier.expire_entry(parent.nodeid, name)
+        self._nodes.set_listing(parent, names, at)
+        return True
+
+    # --- what we changed -------------------------------------------------------------------------
+
+    def created(self, parent: Node, name: bytes, attrs: Attrs, at: float) -> Node:
+        """*name* was made here and had *attrs* then; between begin_change and end_change."""
+        nodes = self._nodes
+        if nodes.child(parent, name) is not None:
+            nodes.remove(parent, name)  # it had been removed elsewhere without our knowing
+        node = nodes.add(parent, name)
+        if attrs.nlink is None and not _is_dir(attrs):
+            attrs = attrs._replace(nlink=1)
+        nodes.set_attrs(node, attrs, at)
+        if _is_dir(attrs):
+            nodes.set_listing(node, (), at)  # an empty directory is known in full
+            self._count_subdirectory(parent, +1)
+        self.names_changed(parent)
+        return node
+
+    def removed(self, parent: Node, name: bytes, at: float) -> None:
+        """*name* was removed here."""
+        node = self._nodes.child(parent, name)
+        if node is not None:
+            if node.is_dir:
+                self._count_subdirectory(parent, -1)
+            elif node.attrs is not None and node.attrs.nlink is not None:
+                self.wrote(node)
+                left = max(0, node.attrs.nlink - 1)
+                self._nodes.change_attrs(node, node.attrs._replace(nlink=left))
+        self._nodes.set_missing(parent, name, at)
+        self.names_changed(parent)
+
+    def renamed(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes) -> None:
+        """A name was moved here, perhaps over another file."""
+        nodes = self._nodes
+        node = nodes.child(parent, name)
+        replaced = nodes.child(new_parent, new_name)
+        if replaced is not None and replaced is not node:
+            if replaced.is_dir:
+                self._count_subdirectory(new_parent, -1)
+            elif replaced.attrs is not None and replaced.attrs.nlink is not None:
+                self.wrote(replaced)
+                left = max(0, replaced.attrs.nlink - 1)
+                nodes.change_attrs(replaced, replaced.attrs._replace(nlink=left))
+        if node is not None and node.is_dir and parent is not new_parent:
+            self._count_subdirectory(parent, -1)
+            self._count_subdirectory(new_parent, +1)
+        nodes.rename(parent, name, new_parent, new_name)
+        if node is None:
+            # Moved without our having looked at it: what is there now has to be asked.
+            nodes.drop_listing(new_parent)
+        self.names_changed(parent)
+        if new_parent is not parent:
+            self.names_changed(new_parent)
+
+    def linked(self, node: Node, parent: Node, name: bytes) -> None:
+        """*name* was made one more name of *node* here."""
+        self._nodes.link(node, parent, name)
+        if node.attrs is not None:
+            count = (node.attrs.nlink or 1) + 1
+            self._nodes.change_attrs(node, node.attrs._replace(nlink=count))
+        self.names_changed(parent)
+
+    def names_changed(self, directory: Node) -> None:
+        """Its names were changed here: its times are the server's business, the names are known."""
+        self._nodes.drop_attrs(directory)
+
+    def unknown(self, directory: Node, *names: bytes) -> None:
+        """A change of these names may have happened or not (cancelled, link lost)."""
+        nodes = self._nodes
+        nodes.drop_listing(directory)
+        nodes.drop_attrs(directory)
+        for name in names:
+            node = nodes.child(directory, name)
+            if node is not None:
+                nodes.drop_attrs(node)
+
+    def wrote(self, node: Node) -> None:
+        """The content or attributes of a file were changed here, or are about to be.
+
+        A file that may have other names makes what is known of those worthless.
+        """
+        attrs = node.attrs
+        if attrs is None or attrs.nlink is None or attrs.nlink > 1:
+            self._links_distrusted_at = self._clock()
+
+    def _count_subdirectory(self, parent: Node, step: int) -> None:
+        attrs = parent.attrs
+        # 0 and 1 are what filesystems without such counts say.
+        if attrs is not None and attrs.nlink is not None and attrs.nlink >= 2:
+            self._nodes.change_attrs(parent, attrs._replace(nlink=attrs.nlink + step))
+
+    # --- bounds ----------------------------------------------------------------------------------
+
+    def trim(self) -> None:
+        """Keep the tree bounded: ask the kernel to drop what it has not used for long."""
+        nodes = self._nodes
+        excess = len(nodes) - nodes.max_entries
+        if excess <= 0 or len(nodes) < self._trim_at:
+            return
+        surplus = nodes.surplus(excess + _TRIM_STEP)
+        if self._notifier.can_prune:
+            self._notifier.prune([node.nodeid for node in surplus])
+        else:
+            for node in surplus:
+                if not node.is_dir:  # dropping a directory's name would detach mounts on it
+                    for parent, name in node.names:
+                        self._notifier.invalidate_entry(parent.nodeid, name)
+        self._trim_at = len(nodes) + _TRIM_STEP
+
+
+def _is_ambiguous(attrs: Attrs) -> bool:
+    """A file with several names that cannot be recognised as one."""
+    return attrs.nlink is not None and attrs.nlink > 1 and not attrs.ino and not _is_dir(attrs)
+
+
+def _is_dir(attrs: Attrs) -> bool:
+    return (attrs.mode or 0) & 0o170000 == 0o040000

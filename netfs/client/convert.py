@@ -1,0 +1,109 @@
+"""SFTP attributes become FUSE attributes here, and nowhere else.
+
+What is shown is decided by ``identity`` (owner, mode) and by the file's unsent data (size, times);
+how long it may be believed is asked of ``coherence``.
+"""
+
+from __future__ import annotations
+
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from netfs.client.nodes import ROOT_ID, Node
+from netfs.fuse import replies
+from netfs.fuse.replies import Attr, Reply
+
+if TYPE_CHECKING:
+    from netfs.client.operations.context import Context
+
+BLOCK_SIZE: Final = 1 << 20
+"""st_blksize, bytes: makes cp and cat use as much as one WRITE carries."""
+
+_NS: Final = 10**9
+_MAX_SIZE: Final = (1 << 63) - 1
+"""The kernel refuses attributes with a larger size, whoever sent them."""
+
+_TYPES: Final = frozenset(
+    {
+        stat.S_IFREG,
+        stat.S_IFDIR,
+        stat.S_IFLNK,
+        stat.S_IFIFO,
+        stat.S_IFSOCK,
+        stat.S_IFCHR,
+        stat.S_IFBLK,
+    }
+)
+
+
+def attr(ctx: Context, node: Node) -> Attr:
+    """What stat(2) shows of *node*; its attributes must be known.
+
+    Raises: OSError(EPERM) for an owner that idmap=file does not map.
+    """
+    attrs = node.attrs
+    assert attrs is not None
+    data = node.data
+    if data is not None:
+        attrs = data.overlay(attrs)
+    (size, uid, gid, mode, atime, mtime, nlink, _ino, blocks, atime_ns, mtime_ns, ctime_ns) = attrs
+    size = min(size or 0, _MAX_SIZE)
+    mode = mode or 0
+    if stat.S_IFMT(mode) not in _TYPES:
+        # A server that tells no type means a file; the kernel needs one.
+        mode = (stat.S_IFDIR if node.nodeid == ROOT_ID else stat.S_IFREG) | stat.S_IMODE(mode)
+    mtime = mtime or 0
+    atime = atime if atime is not None else mtime
+    ctime, ctime_nsec = mtime, 0
+    atime_nsec = mtime_nsec = 0
+    if mtime_ns is not None:
+        mtime, mtime_nsec = divmod(mtime_ns, _NS)
+        ctime, ctime_nsec = mtime, mtime_nsec
+    if atime_ns is not None:
+        atime, atime_nsec = divmod(atime_ns, _NS)
+    if ctime_ns is not None:
+        ctime, ctime_nsec = divmod(ctime_ns, _NS)
+    identity = ctx.identity
+    return Attr(
+        ctx.nodes.ino(node),
+        size,
+        blocks if blocks is not None else (size + 511) >> 9,
+        atime,
+        mtime,
+        ctime,
+        atime_nsec,
+        mtime_nsec,
+        ctime_nsec,
+        identity.mode(mode),
+        nlink or 1,
+        identity.uid(uid),
+        identity.gid(gid),
+        0,
+        BLOCK_SIZE,
+    )
+
+
+def entry(ctx: Context, node: Node, now: float) -> bytes:
+    """A fuse_entry_out of *node*; the caller counts the nlookup (``nodes.hold``)."""
+    coherence = ctx.coherence
+    return replies.entry(
+        node.nodeid,
+        0,
+        coherence.kernel_entry_s(node, now),
+        coherence.kernel_attr_s(node, now),
+        attr(ctx, node),
+    )
+
+
+def entry_reply(ctx: Context, node: Node) -> Reply:
+    """The answer to LOOKUP and its kin: gives the kernel one reference to *node*."""
+    body = entry(ctx, node, ctx.clock())
+    ctx.nodes.hold(node)
+    return Reply((body,), partial(ctx.nodes.forget, node.nodeid, 1))
+
+
+def attr_reply(ctx: Context, node: Node) -> Reply:
+    """The answer to GETATTR and SETATTR."""
+    valid_s = ctx.coherence.kernel_attr_s(node, ctx.clock())
+    return Reply((replies.attr(valid_s, attr(ctx, node)),))

@@ -1,0 +1,203 @@
+"""Open directories, and the fetching of listings into the tree.
+
+A ``Listing`` is one fetch of one directory, shared by everybody who wants it at that time; an
+``OpenDirectory`` is a snapshot with offsets that stay what they are while the directory changes.
+What a listing means for names and attributes is ``coherence``'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from netfs.client.nodes import Node, NodeTable
+from netfs.sftp.attrs import Attrs
+
+if TYPE_CHECKING:
+    from netfs.client.coherence import Coherence
+    from netfs.client.remote.api import Remote
+
+MAX_ENTRIES: Final = 20_000_000
+"""Names of one directory; a server that sends more is not telling the truth (about 2 GB here)."""
+
+
+class Entry(NamedTuple):
+    """One name of a snapshot."""
+
+    name: bytes
+    node: Node | None  # None: listed, but not to be believed more than its name and type
+    mode: int
+
+
+class Listing:
+    """One fetch of one directory: entries as they arrive, then ``done`` or ``failed``."""
+
+    __slots__ = ("_arrived", "done", "entries", "failed", "started_at", "users")
+
+    def __init__(self, started_at: float) -> None:
+        self.entries: list[Entry] = []
+        self.done = False
+        self.failed: OSError | None = None
+        self.started_at = started_at
+        self.users = 0  # who waits for it; a fetch that nobody wants any more stops
+        self._arrived = asyncio.Event()
+
+    def wake(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def wait_entries(self, count: int) -> None:
+        """Wait until there are more than *count* entries, or no more to come.
+
+        Raises: OSError of the fetch, when the entries before it are used up.
+        """
+        while len(self.entries) <= count and not self.done:
+            if self.failed is not None:
+                raise self.failed
+            await self._arrived.wait()
+
+    async def wait_done(self) -> None:
+        """Raises: OSError of the fetch."""
+        while not self.done:
+            if self.failed is not None:
+                raise self.failed
+            await self._arrived.wait()
+
+
+class OpenDirectory:
+    """What one fh of OPENDIR refers to.
+
+    Offsets: 0 the beginning, 1 after '.', 2 after '..', n + 2 after the n-th entry.
+    """
+
+    __slots__ = ("entries", "listing", "node", "read")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.entries: list[Entry] = []
+        self.listing: Listing | None = None  # while it is being fetched, or failed
+        self.read = False  # something was read: offset 0 again means rewinddir(3)
+
+
+class DirectoryTable:
+    """All open directories of one mount and all listings under way."""
+
+    def __init__(
+        self,
+        *,
+        nodes: NodeTable,
+        remote: Remote,
+        coherence: Coherence,
+        clock: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        follow_symlinks: bool = False,
+    ) -> None:
+        self._nodes = nodes
+        self._remote = remote
+        self._coherence = coherence
+        self._clock = clock
+        self._spawn = spawn
+        self._follow_symlinks = follow_symlinks
+        self._open: dict[int, OpenDirectory] = {}
+        self._next_fh = 1
+        self._listings: dict[int, Listing] = {}  # by nodeid, those under way
+        self.fetched = 0  # listings, since the start
+
+    # --- open directories ------------------------------------------------------------------------
+
+    def open(self, node: Node) -> int:
+        fh = self._next_fh
+        self._next_fh += 1
+        self._open[fh] = OpenDirectory(node)
+        self._nodes.pin(node)
+        return fh
+
+    def get(self, fh: int) -> OpenDirectory | None:
+        return self._open.get(fh)
+
+    def close(self, fh: int) -> None:
+        directory = self._open.pop(fh, None)
+        if directory is None:
+            return
+        self._leave(directory)
+        self._nodes.unpin(directory.node)
+
+    def take_snapshot(self, directory: OpenDirectory) -> None:
+        """The entries as they are now: at once when they are known, else they begin to arrive."""
+        node = directory.node
+        self._leave(directory)
+        directory.read = False
+        known = self._coherence.listing_left(node, self._clock()) > 0
+        if known or (node.listed_at > 0 and not self._coherence.is_up):
+            children = node.children or {}
+            directory.entries = [Entry(name, child, child.mode) for name, child in children.items()]
+            return
+        listing = self.fetch(node)
+        listing.users += 1
+        directory.listing = listing
+        directory.entries = listing.entries
+
+    def _leave(self, directory: OpenDirectory) -> None:
+        if directory.listing is not None:
+            directory.listing.users -= 1
+            directory.listing = None
+
+    # --- fetching ------------------------------------------------------------------------------
+
+    def under_way(self, node: Node) -> Listing | None:
+        return self._listings.get(node.nodeid)
+
+    def fetch(self, node: Node) -> Listing:
+        """Begin to list *node*, or join who does; the caller counts itself in ``users``."""
+        listing = self._listings.get(node.nodeid)
+        if listing is None:
+            listing = self._listings[node.nodeid] = Listing(self._clock())
+            self._nodes.pin(node)
+            self._spawn(self._run(node, listing, self._nodes.stamp))
+        return listing
+
+    async def _run(self, node: Node, listing: Listing, asked: int) -> None:
+        try:
+            await self._fill(node, listing, asked)
+        except OSError as exc:
+            listing.failed = exc  # told to everybody who waits for it
+        finally:
+            if not listing.done and listing.failed is None:
+                listing.failed = OSError(errno.EINTR, os.strerror(errno.EINTR))
+            del self._listings[node.nodeid]
+            self._nodes.unpin(node)
+            listing.wake()
+
+    async def _fill(self, node: Node, listing: Listing, asked: int) -> None:
+        at = listing.started_at
+        entries = listing.entries
+        names: set[bytes] = set()
+        batches = self._remote.scandir(self._nodes.path(node))
+        async for batch in batches:
+            believed = node.changes <= asked
+            for name, attrs in batch:
+                if name not in names:
+                    names.add(name)
+                    entries.append(self._learn(node, name, attrs, at, asked, believed))
+            listing.wake()
+            if len(entries) > MAX_ENTRIES or not listing.users:
+                await batches.aclose()  # type: ignore[attr-defined]  # an async generator
+                raise OSError(errno.EINTR, "nobody waits for this listing any more")
+        self.fetched += 1
+        self._coherence.listed(node, names, at, asked)
+        listing.done = True
+
+    def _learn(
+        self, node: Node, name: bytes, attrs: Attrs, at: float, asked: int, believed: bool
+    ) -> Entry:
+        mode = attrs.mode or 0
+        if not believed:
+            # Names were changed here meanwhile; this one may be gone already.
+            return Entry(name, None, mode)
+        if self._follow_symlinks and stat.S_ISLNK(mode):
+            return Entry(name, self._nodes.add(node, name), 0)  # of the type of what it leads to
+        return Entry(name, self._coherence.learned(node, name, attrs, at, asked), mode)

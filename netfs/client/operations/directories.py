@@ -1,0 +1,181 @@
+"""OPENDIR, READDIR, READDIRPLUS, RELEASEDIR.
+
+Which entries there are is decided by ``client/directories.py``; this is how they are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import stat
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from netfs.client import convert
+from netfs.client.directories import DirectoryTable, OpenDirectory
+from netfs.client.nodes import Node, NodeTable
+from netfs.client.operations.context import Context
+from netfs.client.operations.namespace import os_error
+from netfs.fuse import dirents, replies, requests
+from netfs.fuse.replies import EMPTY, Reply
+
+_ENTRIES_AT_ONCE: Final = 64
+"""While a listing is arriving, an answer is given when as many are there: fewer round trips through
+the kernel than one per entry, and nobody waits for the end of a large directory."""
+
+_UNKNOWN_INO: Final = 0xFFFFFFFF
+"""d_ino of a name about which nothing else is known; 0 would mean "no entry" (FUSE_UNKNOWN_INO)."""
+
+_DOTS: Final = frozenset((b".", b".."))
+
+_Pack = Callable[[Context, OpenDirectory, requests.ReadDir], Reply]
+
+
+def opendir(ctx: Context, request: requests.OpenDir) -> Reply | Coroutine[Any, Any, Reply]:
+    node = ctx.nodes.get(request.nodeid)
+    directories = ctx.directories
+    fh = directories.open(node)
+    directory = directories.get(fh)
+    assert directory is not None
+    ctx.tree.opened_directory(node)
+    try:
+        directories.take_snapshot(directory)
+    except OSError:
+        directories.close(fh)
+        raise
+    if directory.listing is None:
+        return _opened(directories, fh)
+    return _opendir(directories, directory, fh)
+
+
+async def _opendir(directories: DirectoryTable, directory: OpenDirectory, fh: int) -> Reply:
+    """Wait for the first entries, because errors belong to opendir(3); READDIR would wait too."""
+    try:
+        if directory.listing is not None:
+            await directory.listing.wait_entries(0)
+    except (OSError, asyncio.CancelledError):
+        directories.close(fh)
+        raise
+    return _opened(directories, fh)
+
+
+def _opened(directories: DirectoryTable, fh: int) -> Reply:
+    return Reply((replies.open_(fh),), partial(directories.close, fh))
+
+
+def releasedir(ctx: Context, request: requests.ReleaseDir) -> Reply:
+    ctx.directories.close(request.fh)
+    return EMPTY
+
+
+def readdir(ctx: Context, request: requests.ReadDir) -> Reply | Coroutine[Any, Any, Reply]:
+    return _answer(ctx, request, _pack)
+
+
+def readdirplus(ctx: Context, request: requests.ReadDirPlus) -> Reply | Coroutine[Any, Any, Reply]:
+    return _answer(ctx, request, _pack_plus)
+
+
+def _answer(
+    ctx: Context, request: requests.ReadDir, pack: _Pack
+) -> Reply | Coroutine[Any, Any, Reply]:
+    directory = ctx.directories.get(request.fh)
+    if directory is None:
+        raise os_error(errno.EBADF)
+    if request.offset == 0:
+        if directory.read:
+            ctx.directories.take_snapshot(directory)  # rewinddir(3)
+        directory.read = True
+    if _is_ready(directory, request):
+        return pack(ctx, directory, request)
+    return _wait(ctx, directory, request, pack)
+
+
+def _is_ready(directory: OpenDirectory, request: requests.ReadDir) -> bool:
+    listing = directory.listing
+    if listing is None or listing.done:
+        return True
+    return len(directory.entries) >= max(0, request.offset - 2) + _ENTRIES_AT_ONCE
+
+
+async def _wait(
+    ctx: Context, directory: OpenDirectory, request: requests.ReadDir, pack: _Pack
+) -> Reply:
+    listing = directory.listing
+    assert listing is not None
+    await listing.wait_entries(max(0, request.offset - 2))
+    return pack(ctx, directory, request)
+
+
+# --- which entries -------------------------------------------------------------------------------
+
+
+def _from(directory: OpenDirectory, position: int) -> Iterator[tuple[bytes, Node | None, int]]:
+    """The names from *position* on, as they are by now: (name, node, mode).
+
+    What was removed since the snapshot has an empty name; what took its place is shown.
+    """
+    here = directory.node
+    if position == 0:
+        yield b".", here, stat.S_IFDIR
+    if position <= 1:
+        yield b"..", here.parent or here, stat.S_IFDIR
+    for name, node, mode in islice(directory.entries, max(0, position - 2), None):
+        child = here.children.get(name) if here.children is not None else None
+        if child is not None:
+            yield name, child, child.mode or mode
+        elif node is None or (node.parent is here and node.name == name):
+            yield name, None, mode  # only its name is known, or the rest was evicted
+        else:
+            yield b"", None, 0
+
+
+# --- packing -------------------------------------------------------------------------------------
+
+
+def _pack(ctx: Context, directory: OpenDirectory, request: requests.ReadDir) -> Reply:
+    writer = dirents.DirentWriter(request.size)
+    nodes = ctx.nodes
+    position = request.offset
+    for name, child, mode in _from(directory, position):
+        position += 1
+        if not name:
+            continue
+        ino = nodes.ino(child) if child is not None else _UNKNOWN_INO
+        if not writer.add(ino, position, mode, name):
+            break
+    return Reply((writer.body(),))
+
+
+def _pack_plus(ctx: Context, directory: OpenDirectory, request: requests.ReadDir) -> Reply:
+    writer = dirents.DirentPlusWriter(request.size)
+    nodes = ctx.nodes
+    now = ctx.clock()
+    position = request.offset
+    held: list[int] = []
+    for name, child, mode in _from(directory, position):
+        position += 1
+        if not name:
+            continue
+        if not writer.fits(name):
+            break
+        ino = nodes.ino(child) if child is not None else _UNKNOWN_INO
+        entry = dirents.NO_ENTRY
+        if child is not None and child.attrs is not None and name not in _DOTS:
+            try:
+                entry = convert.entry(ctx, child, now)
+            except OSError:
+                pass  # an owner that idmap=file does not map: the name shows, a stat will fail
+            else:
+                nodes.hold(child)
+                held.append(child.nodeid)
+        writer.add(entry, ino, position, mode, name)
+    ctx.coherence.trim()
+    return Reply((writer.body(),), partial(_let_go, nodes, held))
+
+
+def _let_go(nodes: NodeTable, held: list[int]) -> None:
+    for nodeid in held:
+        nodes.forget(nodeid, 1)

@@ -1,0 +1,349 @@
+"""Attributes: GETATTR, SETATTR, STATX, ACCESS, STATFS.
+
+The root's attributes and STATFS answer within a second whatever the link does: automount, df and
+`ls /mnt` must not hang on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import time
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final
+
+from netfs.client import convert
+from netfs.client.coherence import FilesystemSize
+from netfs.client.nodes import NEVER, ROOT_ID, Node
+from netfs.client.operations.context import Context
+from netfs.client.operations.namespace import LINK_ERRNOS, look, os_error, then_look
+from netfs.client.remote import api
+from netfs.fuse import replies, requests
+from netfs.fuse.replies import EMPTY, Reply
+from netfs.sftp.attrs import Attrs, StatVfs
+
+ROOT_WAIT_S: Final = 0.8
+"""How long STATFS and the root's attributes wait for the server: with the kernel's share of the
+work the caller has its answer within one second."""
+
+TIME_MAX: Final = 0xFFFFFFFF
+"""Seconds since the epoch in SFTP v3 are a u32: until 2106.  Others are clamped, as Linux does for
+filesystems with such a range (timestamp_truncate)."""
+
+STATFS_TTL_S: Final = 1.0
+
+_NS: Final = 10**9
+
+_ROOT_UNSEEN: Final = Attrs(size=4096, mode=stat.S_IFDIR | 0o755, atime=0, mtime=0)
+"""The root before the server was ever reached (delay_connect)."""
+
+_STATVFS_UNTOLD: Final = StatVfs(
+    4096, 4096, 1 << 28, 1 << 28, 1 << 28, 10**9, 10**9, 10**9, 0, 0, 255
+)
+"""1 TiB and all of it free: what a server without statvfs@openssh.com is shown as."""
+
+
+# --- GETATTR, STATX ------------------------------------------------------------------------------
+
+
+def getattr_(ctx: Context, request: requests.GetAttr) -> Reply | Coroutine[Any, Any, Reply]:
+    node = ctx.nodes.get(request.nodeid)
+    node.used = True
+    if ctx.coherence.has_attrs(node, ctx.clock()):
+        return convert.attr_reply(ctx, node)
+    return _getattr(ctx, node)
+
+
+async def _getattr(ctx: Context, node: Node) -> Reply:
+    await refresh(ctx, node)
+    return convert.attr_reply(ctx, node)
+
+
+def statx(ctx: Context, request: requests.StatX) -> Reply | Coroutine[Any, Any, Reply]:
+    """As GETATTR: SFTP knows no birth time."""
+    node = ctx.nodes.get(request.nodeid)
+    if ctx.coherence.has_attrs(node, ctx.clock()):
+        return _statx_reply(ctx, node)
+    return _statx(ctx, node)
+
+
+async def _statx(ctx: Context, node: Node) -> Reply:
+    await refresh(ctx, node)
+    return _statx_reply(ctx, node)
+
+
+def _statx_reply(ctx: Context, node: Node) -> Reply:
+    valid_s = ctx.coherence.kernel_attr_s(node, ctx.clock())
+    return Reply((replies.statx(valid_s, convert.attr(ctx, node)),))
+
+
+async def refresh(ctx: Context, node: Node) -> None:
+    """Ask the server for the attributes; afterwards ``node.attrs`` is not None.
+
+    Raises: OSError, unless the link is lost and old attributes are there.
+    """
+    if node.nodeid == ROOT_ID:
+        await _refresh_root(ctx, node)
+        return
+    at, asked = ctx.clock(), ctx.nodes.stamp
+    try:
+        if node.removed:
+            attrs = await ctx.files.getattr(node)
+        else:
+            attrs = await look(ctx, ctx.nodes.path(node))
+    except OSError as exc:
+        if exc.errno in LINK_ERRNOS and node.attrs is not None:
+            return
+        if exc.errno == errno.ENOENT and node.parent is not None:
+            ctx.coherence.missing(node.parent, node.name, at, asked)
+        raise
+    if node.parent is not None:
+        now_there = ctx.coherence.learned(node.parent, node.name, attrs, at, asked)
+        if now_there is not node:
+            raise os_error(errno.ESTALE)  # another file has the name: the kernel looks it up anew
+    else:
+        ctx.coherence.store(node, attrs, at, asked)
+    if node.attrs is None:
+        ctx.nodes.set_attrs(node, attrs, NEVER)
+
+
+async def _refresh_root(ctx: Context, root: Node) -> None:
+    at, asked = ctx.clock(), ctx.nodes.stamp
+    try:
+        async with asyncio.timeout(ROOT_WAIT_S):
+            attrs = await ctx.remote.stat(ctx.nodes.path(root))
+    except (TimeoutError, OSError):
+        # Whatever is wrong shows as soon as something below is used; TimeoutError is an OSError,
+        # named here because it is the one that is meant.
+        if root.attrs is None:
+            ctx.nodes.set_attrs(root, _ROOT_UNSEEN, NEVER)
+    else:
+        ctx.coherence.store(root, attrs, at, asked)
+        if root.attrs is None:
+            ctx.nodes.set_attrs(root, attrs, NEVER)
+
+
+# --- SETATTR -------------------------------------------------------------------------------------
+
+
+def setattr_(ctx: Context, request: requests.SetAttr) -> Reply | Coroutine[Any, Any, Reply]:
+    node = ctx.nodes.get(request.nodeid)
+    if not _sets_anything(request):
+        if ctx.coherence.has_attrs(node, ctx.clock()):
+            return convert.attr_reply(ctx, node)
+        return _getattr(ctx, node)
+    return _setattr(ctx, node, request)
+
+
+def _sets_anything(request: requests.SetAttr) -> bool:
+    """ctime alone is nothing: no server can set it."""
+    return (
+        request.mode is not None
+        or request.owner is not None
+        or request.group is not None
+        or request.size is not None
+        or request.atime_ns is not None
+        or request.mtime_ns is not None
+        or request.atime_now
+        or request.mtime_now
+    )
+
+
+async def _setattr(ctx: Context, node: Node, request: requests.SetAttr) -> Reply:
+    known = await _halves(ctx, node, request)
+    changes = wanted_changes(ctx, request, known)
+    nodes = ctx.nodes
+    nodes.begin_change(node)
+    ctx.coherence.wrote(node)
+    at = ctx.clock()
+    try:
+        data = node.data
+        if changes.size is not None or node.removed or (data is not None and data.has_unsent):
+            await ctx.files.setattr(node, changes)
+            if node.attrs is not None:
+                nodes.change_attrs(node, _applied(node.attrs, changes))
+            if changes.size is not None and node.attrs_at < at:
+                nodes.drop_attrs(node)  # the server has set a new mtime
+        else:
+            path = nodes.path(node)
+            follow = not node.is_symlink
+            setting = partial(ctx.remote.setstat, path, changes, follow=follow)
+            attrs = await then_look(ctx, setting, path)
+            if ctx.config.semantics.follow_symlinks:
+                attrs = await look(ctx, path)
+            nodes.set_attrs(node, attrs, at)
+            if data is not None:
+                data.told(attrs)
+    except (OSError, asyncio.CancelledError):
+        nodes.drop_attrs(node)  # it may have happened, or half of it
+        raise
+    finally:
+        nodes.end_change(node)
+    if node.attrs is None:
+        await refresh(ctx, node)
+    return convert.attr_reply(ctx, node)
+
+
+async def _halves(ctx: Context, node: Node, request: requests.SetAttr) -> Attrs:
+    """What SFTP must be told again because it sets owner and group, and both times, together.
+
+    The server is asked for it unless it told it just now: the other half must not be set back.
+    """
+    one_owner = (request.owner is None) != (request.group is None)
+    sets_atime = request.atime_now or request.atime_ns is not None
+    sets_mtime = request.mtime_now or request.mtime_ns is not None
+    if one_owner or sets_atime != sets_mtime:
+        window_s = ctx.config.cache.cto_window_s
+        if node.attrs is None or ctx.clock() - node.attrs_at > window_s:
+            await refresh(ctx, node)
+    attrs = node.attrs
+    if attrs is None:
+        return Attrs()
+    return attrs if node.data is None else node.data.overlay(attrs)
+
+
+def wanted_changes(ctx: Context, request: requests.SetAttr, known: Attrs) -> Attrs:
+    """The request in the server's terms: its ids, whole seconds where it has no finer ones.
+
+    Raises: OSError(EPERM) for an owner that idmap=file does not map.
+    """
+    uid = gid = None
+    if request.owner is not None or request.group is not None:
+        identity = ctx.identity
+        uid = known.uid if request.owner is None else identity.remote_uid(request.owner)
+        gid = known.gid if request.group is None else identity.remote_gid(request.group)
+    atime_ns = mtime_ns = None
+    now_ns = time.time_ns()  # SFTP cannot say "your now"
+    if request.atime_now:
+        atime_ns = now_ns
+    elif request.atime_ns is not None:
+        atime_ns = request.atime_ns
+    if request.mtime_now:
+        mtime_ns = now_ns
+    elif request.mtime_ns is not None:
+        mtime_ns = request.mtime_ns
+    if atime_ns is not None or mtime_ns is not None:
+        if atime_ns is None:
+            atime_ns = _known_ns(known.atime_ns, known.atime)
+        if mtime_ns is None:
+            mtime_ns = _known_ns(known.mtime_ns, known.mtime)
+    fine = known.mtime_ns is not None  # attrs@netfs: the server has nanoseconds
+    return Attrs(
+        size=request.size,
+        uid=uid,
+        gid=gid,
+        mode=None if request.mode is None else stat.S_IMODE(request.mode),
+        atime=_seconds(atime_ns),
+        mtime=_seconds(mtime_ns),
+        atime_ns=atime_ns if fine else None,
+        mtime_ns=mtime_ns if fine else None,
+    )
+
+
+def _known_ns(ns: int | None, seconds: int | None) -> int:
+    return ns if ns is not None else (seconds or 0) * _NS
+
+
+def _seconds(ns: int | None) -> int | None:
+    return None if ns is None else min(max(ns // _NS, 0), TIME_MAX)
+
+
+def _applied(attrs: Attrs, changes: Attrs) -> Attrs:
+    """*attrs* after *changes* as POSIX has it, for what is sent later than shown."""
+    mode = attrs.mode
+    if mode is not None:
+        if changes.mode is not None:
+            mode = stat.S_IFMT(mode) | changes.mode
+        elif changes.uid is not None and mode & 0o111 and stat.S_ISREG(mode):
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)  # chown(2)
+    told = {
+        field: value
+        for field, value in changes._asdict().items()
+        if value is not None and field != "mode"
+    }
+    if changes.mtime is not None and changes.mtime_ns is None:
+        told.update(atime_ns=None, mtime_ns=None)
+    if changes.size is not None:
+        told["blocks"] = None
+    return attrs._replace(mode=mode, **told)
+
+
+# --- ACCESS --------------------------------------------------------------------------------------
+
+
+def access(ctx: Context, request: requests.Access) -> Reply | Coroutine[Any, Any, Reply]:
+    """access(2) and chdir(2): what the server would say to a real attempt."""
+    node = ctx.nodes.get(request.nodeid)
+    if not request.mask or (
+        ctx.coherence.has_attrs(node, ctx.clock()) and _may(ctx, node, request)
+    ):
+        return EMPTY
+    return _access(ctx, node, request)
+
+
+def _may(ctx: Context, node: Node, request: requests.Access) -> bool | None:
+    attrs = node.attrs
+    assert attrs is not None
+    allowed = ctx.identity.may(request.mask, attrs.uid, attrs.gid, attrs.mode or 0)
+    if allowed is False:
+        raise os_error(errno.EACCES)
+    return allowed
+
+
+async def _access(ctx: Context, node: Node, request: requests.Access) -> Reply:
+    if not ctx.coherence.has_attrs(node, ctx.clock()):
+        await refresh(ctx, node)
+    if _may(ctx, node, request):
+        return EMPTY
+    # It depends on groups that only the server knows: try.  Execution and writing to a directory
+    # cannot be tried without doing it; there the attempt itself will tell.
+    if stat.S_ISREG(node.mode) and not node.removed:
+        pflags = (api.READ if request.mask & os.R_OK else 0) | (
+            api.WRITE if request.mask & os.W_OK else 0
+        )
+        if pflags:
+            await ctx.remote.close(await ctx.remote.open(ctx.nodes.path(node), pflags))
+    return EMPTY
+
+
+# --- STATFS --------------------------------------------------------------------------------------
+
+
+def statfs(ctx: Context, request: requests.StatFs) -> Reply | Coroutine[Any, Any, Reply]:
+    size = ctx.coherence.filesystem
+    told = size.told
+    if told is not None and (ctx.clock() - size.at < STATFS_TTL_S or not ctx.coherence.is_up):
+        return _statfs_reply(told)
+    return _statfs(ctx, size)
+
+
+async def _statfs(ctx: Context, size: FilesystemSize) -> Reply:
+    at = ctx.clock()
+    try:
+        async with asyncio.timeout(ROOT_WAIT_S):
+            size.told = await ctx.remote.statvfs(ctx.nodes.path(ctx.nodes.root))
+        size.at = at
+    except (TimeoutError, OSError):
+        # No extension, or no link: the last answer serves, or one that says nothing.
+        return _statfs_reply(size.told or _STATVFS_UNTOLD)
+    return _statfs_reply(size.told)
+
+
+def _statfs_reply(told: StatVfs) -> Reply:
+    return Reply(
+        (
+            replies.statfs(
+                told.blocks,
+                told.bfree,
+                told.bavail,
+                told.files,
+                told.ffree,
+                told.bsize,
+                min(told.namemax, 255) or 255,
+                told.frsize,
+            ),
+        )
+    )

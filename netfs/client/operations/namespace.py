@@ -1,0 +1,363 @@
+"""Names: LOOKUP, FORGET, READLINK, and what makes, moves and removes names.
+
+Each mutation follows one shape: mark the directory as changing, send the mutation and the question
+what came of it in one burst, and put the answer into the tree.  A mutation whose outcome is unknown
+(cancelled after sending, link lost) leaves nothing believed that it may have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from netfs.client import convert
+from netfs.client.nodes import Node
+from netfs.client.operations.context import Context
+from netfs.client.remote import api
+from netfs.fuse import abi, replies, requests
+from netfs.fuse.replies import EMPTY, Reply
+from netfs.sftp.attrs import Attrs
+
+NAME_MAX: Final = 255
+"""bytes; the kernel passes longer names on (reference: NAME_MAX of every Linux filesystem)."""
+
+TARGET_MAX: Final = 4095
+"""bytes of a symlink's target: PATH_MAX without the NUL."""
+
+LINK_ERRNOS: Final = frozenset(
+    {errno.ETIMEDOUT, errno.EIO, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EPIPE}
+)
+"""What a lost link looks like.  On a LOOKUP these would make the kernel drop the name, and silently
+detach what is mounted below it."""
+
+
+def os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def check_name(name: bytes) -> None:
+    """Raises: OSError(ENAMETOOLONG), as a local filesystem gives it."""
+    if len(name) > NAME_MAX:
+        raise os_error(errno.ENAMETOOLONG)
+
+
+# --- LOOKUP, FORGET ------------------------------------------------------------------------------
+
+
+def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply]:
+    name = request.name
+    check_name(name)
+    parent = ctx.nodes.get(request.nodeid)
+    ctx.tree.looked_up(parent, name)
+    now = ctx.clock()
+    coherence = ctx.coherence
+    children = parent.children
+    node = children.get(name) if children is not None else None
+    if node is not None:
+        if node.attrs is not None and (coherence.name_left(node, now) > 0 or not coherence.is_up):
+            return convert.entry_reply(ctx, node)
+        return _ask_name(ctx, parent, name)
+    left = coherence.missing_left(parent, name, now)
+    if left > 0:
+        return Reply((replies.negative_entry(left),))
+    if not coherence.is_up and coherence.is_known_missing(parent, name):
+        raise os_error(errno.ENOENT)
+    return _ask_name(ctx, parent, name)
+
+
+async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
+    if ctx.tree.is_listing(parent):
+        # Its listing is under way and will tell: one request instead of one per name.
+        await ctx.tree.listed(parent)
+        node = ctx.nodes.child(parent, name)
+        now = ctx.clock()
+        if node is not None and ctx.coherence.has_attrs(node, now):
+            return convert.entry_reply(ctx, node)
+        if node is None and ctx.coherence.missing_left(parent, name, now) > 0:
+            return Reply((replies.negative_entry(ctx.coherence.missing_left(parent, name, now)),))
+    path = ctx.nodes.path_of(parent, name)
+    at, asked = ctx.clock(), ctx.nodes.stamp
+    try:
+        attrs = await look(ctx, path)
+    except OSError as exc:
+        if exc.errno == errno.ENOENT:
+            believed_s = ctx.coherence.missing(parent, name, at, asked)
+            if believed_s > 0:
+                return Reply((replies.negative_entry(believed_s),))
+            raise
+        node = ctx.nodes.child(parent, name)
+        if exc.errno in LINK_ERRNOS and node is not None and node.attrs is not None:
+            return convert.entry_reply(ctx, node)
+        raise
+    return convert.entry_reply(ctx, ctx.coherence.learned(parent, name, attrs, at, asked))
+
+
+async def look(ctx: Context, path: bytes) -> Attrs:
+    """The attributes of a name as this mount shows symlinks (follow_symlinks)."""
+    if not ctx.config.semantics.follow_symlinks:
+        return await ctx.remote.lstat(path)
+    try:
+        return await ctx.remote.stat(path)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.ELOOP, errno.EACCES):
+            raise
+    return await ctx.remote.lstat(path)  # dangling: shown as the link it is
+
+
+def forget(ctx: Context, request: requests.Forget) -> None:
+    nodes = ctx.nodes
+    for nodeid, count in request.entries:
+        nodes.forget(nodeid, count)
+
+
+# --- READLINK ------------------------------------------------------------------------------------
+
+
+def readlink(ctx: Context, request: requests.ReadLink) -> Reply | Coroutine[Any, Any, Reply]:
+    node = ctx.nodes.get(request.nodeid)
+    if node.target is not None and (
+        ctx.coherence.target_left(node, ctx.clock()) > 0 or not ctx.coherence.is_up
+    ):
+        return Reply((_shown_target(ctx, node, node.target),))
+    return _readlink(ctx, node)
+
+
+async def _readlink(ctx: Context, node: Node) -> Reply:
+    asked = ctx.nodes.stamp
+    target = await ctx.remote.readlink(ctx.nodes.path(node))
+    if node.changes <= asked:
+        node.target = target
+    return Reply((_shown_target(ctx, node, target),))
+
+
+def _shown_target(ctx: Context, node: Node, target: bytes) -> bytes:
+    """The target as it is, or as transform_symlinks and contain_symlinks want it.
+
+    Raises: OSError(EPERM) for one that contain_symlinks refuses.
+    """
+    semantics = ctx.config.semantics
+    base = ctx.nodes.path(ctx.nodes.root)
+    if semantics.transform_symlinks and target.startswith(b"/") and node.parent is not None:
+        normal = posixpath.normpath(target)
+        if normal == base or normal.startswith(base.rstrip(b"/") + b"/"):
+            target = posixpath.relpath(normal, ctx.nodes.path(node.parent))
+            return target[:TARGET_MAX]
+    if semantics.contain_symlinks and (target.startswith(b"/") or b".." in target.split(b"/")):
+        raise os_error(errno.EPERM)
+    return target[:TARGET_MAX]
+
+
+# --- making names --------------------------------------------------------------------------------
+
+
+def mkdir(ctx: Context, request: requests.MkDir) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    parent = ctx.nodes.get(request.nodeid)
+    path = ctx.nodes.path_of(parent, request.name)
+    return _make(ctx, parent, request, partial(ctx.remote.mkdir, path, request.mode & 0o7777))
+
+
+def symlink(ctx: Context, request: requests.Symlink) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    if len(request.target) > TARGET_MAX:
+        raise os_error(errno.ENAMETOOLONG)
+    parent = ctx.nodes.get(request.nodeid)
+    path = ctx.nodes.path_of(parent, request.name)
+    return _make(ctx, parent, request, partial(ctx.remote.symlink, request.target, path))
+
+
+def mknod(ctx: Context, request: requests.MkNod) -> Coroutine[Any, Any, Reply]:
+    """Regular files only: SFTP cannot make fifos, sockets and devices."""
+    check_name(request.name)
+    if stat.S_IFMT(request.mode) not in (0, stat.S_IFREG):
+        raise os_error(errno.EPERM)
+    parent = ctx.nodes.get(request.nodeid)
+    path = ctx.nodes.path_of(parent, request.name)
+    return _make(ctx, parent, request, partial(_create_empty, ctx, path, request.mode & 0o7777))
+
+
+async def _create_empty(ctx: Context, path: bytes, mode: int) -> None:
+    handle = await ctx.remote.open(path, api.WRITE | api.CREAT | api.EXCL, mode)
+    await ctx.remote.close(handle)
+
+
+async def _make(
+    ctx: Context,
+    parent: Node,
+    request: requests.MkDir | requests.Symlink | requests.MkNod,
+    making: Callable[[], Coroutine[Any, Any, None]],
+) -> Reply:
+    """Make a name and learn what came of it."""
+    path = ctx.nodes.path_of(parent, request.name)
+    async with changing(ctx, parent, request.name):
+        at = ctx.clock()
+        attrs = await then_look(ctx, making, path)
+        attrs = await give_to_creator(ctx, request, parent, path, attrs)
+        node = ctx.coherence.created(parent, request.name, attrs, at)
+        if isinstance(request, requests.Symlink):
+            node.target = request.target
+    return convert.entry_reply(ctx, node)
+
+
+async def give_to_creator(
+    ctx: Context, request: requests.Request, parent: Node, path: bytes, attrs: Attrs
+) -> Attrs:
+    """What a caller creates belongs to the caller, where the connection may give files away.
+
+    Returns the attributes after that.
+    """
+    wanted = ctx.identity.creator(request.uid, request.gid, bool(parent.mode & stat.S_ISGID))
+    if wanted is None:
+        return attrs
+    uid = wanted.uid if wanted.uid is not None else attrs.uid
+    gid = wanted.gid if wanted.gid is not None else attrs.gid
+    is_link = stat.S_ISLNK(attrs.mode or 0)
+    try:
+        await ctx.remote.setstat(path, Attrs(uid=uid, gid=gid), follow=not is_link)
+    except OSError as exc:
+        if is_link and exc.errno == errno.EOPNOTSUPP:
+            return attrs  # a server without lsetstat: the link's owner does not matter much
+        raise
+    return attrs._replace(uid=uid, gid=gid)
+
+
+def link(ctx: Context, request: requests.Link) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    if ctx.config.semantics.disable_hardlink:
+        raise os_error(errno.EPERM)  # what link(2) gives for a filesystem without links
+    parent = ctx.nodes.get(request.nodeid)
+    return _link(ctx, ctx.nodes.get(request.old_nodeid), parent, request.name)
+
+
+async def _link(ctx: Context, node: Node, parent: Node, name: bytes) -> Reply:
+    old, new = ctx.nodes.path(node), ctx.nodes.path_of(parent, name)
+    async with changing(ctx, parent, name):
+        at, asked = ctx.clock(), ctx.nodes.stamp
+        try:
+            attrs = await then_look(ctx, partial(ctx.remote.link, old, new), new)
+        except OSError as exc:
+            raise os_error(errno.EPERM) if exc.errno == errno.EOPNOTSUPP else exc from exc
+        ctx.coherence.linked(node, parent, name)
+        ctx.coherence.store(node, attrs, at, asked)
+    return convert.entry_reply(ctx, node)
+
+
+# --- removing and moving names -------------------------------------------------------------------
+
+
+def unlink(ctx: Context, request: requests.Unlink) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    return _remove(ctx, ctx.nodes.get(request.nodeid), request.name, is_dir=False)
+
+
+def rmdir(ctx: Context, request: requests.RmDir) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    return _remove(ctx, ctx.nodes.get(request.nodeid), request.name, is_dir=True)
+
+
+async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> Reply:
+    path = ctx.nodes.path_of(parent, name)
+    node = ctx.nodes.child(parent, name)
+    async with changing(ctx, parent, name):
+        if node is not None:
+            await _keep_open(ctx, node)
+        at = ctx.clock()
+        try:
+            await (ctx.remote.rmdir(path) if is_dir else ctx.remote.remove(path))
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                ctx.coherence.removed(parent, name, at)
+            elif exc.errno == errno.ENOTEMPTY and node is not None:
+                ctx.nodes.drop_listing(node)  # it holds something that was not listed
+            raise
+        ctx.coherence.removed(parent, name, at)
+    return EMPTY
+
+
+def rename(ctx: Context, request: requests.Rename) -> Coroutine[Any, Any, Reply]:
+    check_name(request.name)
+    check_name(request.new_name)
+    if request.flags & ~abi.RENAME_NOREPLACE:
+        raise os_error(errno.EINVAL)  # EXCHANGE and WHITEOUT: nothing in SFTP can keep them
+    return _rename(ctx, request)
+
+
+async def _rename(ctx: Context, request: requests.Rename) -> Reply:
+    nodes = ctx.nodes
+    parent, new_parent = nodes.get(request.nodeid), nodes.get(request.new_parent)
+    name, new_name = request.name, request.new_name
+    old, new = nodes.path_of(parent, name), nodes.path_of(new_parent, new_name)
+    replaced = nodes.child(new_parent, new_name)
+    async with changing(ctx, parent, name), changing(ctx, new_parent, new_name):
+        if replaced is not None and replaced is not nodes.child(parent, name):
+            await _keep_open(ctx, replaced)
+        replace = not request.flags & abi.RENAME_NOREPLACE
+        try:
+            await ctx.remote.rename(old, new, replace=replace)
+        except OSError as exc:
+            if exc.errno == errno.ENOENT:
+                ctx.coherence.unknown(parent, name)
+            elif exc.errno == errno.ENOTEMPTY and replaced is not None:
+                ctx.nodes.drop_listing(replaced)
+            raise
+        ctx.coherence.renamed(parent, name, new_parent, new_name)
+    return EMPTY
+
+
+async def _keep_open(ctx: Context, node: Node) -> None:
+    """Before a name goes away: who has the file open goes on with its content.
+
+    A file that is open here may not be open on the server yet; without its name it never could.
+    """
+    if node.data is not None and node.opens:
+        await ctx.files.keep_open(node)
+
+
+# --- the shape of a mutation ---------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def changing(ctx: Context, parent: Node, name: bytes) -> AsyncIterator[None]:
+    """Around a mutation of *name*: answers asked for meanwhile are not stored; what a mutation of
+    unknown outcome may have changed is not believed any more."""
+    nodes = ctx.nodes
+    nodes.begin_change(parent)
+    nodes.pin(parent)
+    try:
+        yield
+    except asyncio.CancelledError:
+        ctx.coherence.unknown(parent, name)
+        raise
+    except OSError as exc:
+        if exc.errno in LINK_ERRNOS or exc.errno == errno.EEXIST:
+            ctx.coherence.unknown(parent, name)
+        raise
+    finally:
+        nodes.end_change(parent)
+        nodes.unpin(parent)
+
+
+async def then_look(
+    ctx: Context, change: Callable[[], Coroutine[Any, Any, None]], path: bytes
+) -> Attrs:
+    """Do *change*, then ask what *path* is now: two requests in one burst.
+
+    Raises: OSError, of *change* first.
+    """
+    done, told = await asyncio.gather(change(), ctx.remote.lstat(path), return_exceptions=True)
+    assert isinstance(told, Attrs | BaseException)
+    if isinstance(done, BaseException):
+        raise done
+    if isinstance(told, OSError):
+        # A server that works on several requests at once may have looked too early.
+        return await ctx.remote.lstat(path)
+    if isinstance(told, BaseException):
+        raise told
+    return told
