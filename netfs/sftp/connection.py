@@ -65,17 +65,18 @@ class Answer(NamedTuple, Generic[W]):
     response: Response
 
 
-class OrphanedHandle(NamedTuple):
-    """An abandoned OPEN or OPENDIR was carried out: somebody must close this."""
+class Reaped(NamedTuple, Generic[W]):
+    """A response to an abandoned request.  A handle in it must be closed by somebody."""
 
-    handle: bytes
+    waiter: W
+    orphan: bytes | None
 
 
 class ClientConnection(Generic[W]):
     """The client's half.
 
     A request is pending from ``send`` until its response.  One whose waiter is done before that
-    is abandoned: the response will come, but nobody is told of it, except of a handle.
+    is abandoned: its response is only reported as come, with the handle that it may carry.
     """
 
     __slots__ = ("_frames", "_next_id", "_pending", "extended_attrs", "version")
@@ -115,18 +116,16 @@ class ClientConnection(Generic[W]):
         return request_id, buffers
 
     def waiting(self) -> Iterator[tuple[Request, W]]:
-        """What is pending and not abandoned, oldest first (for the end of the conversation)."""
-        for request, waiter in self._pending.values():
-            if not waiter.done():
-                yield request, waiter
+        """What is pending, abandoned or not, oldest first."""
+        yield from self._pending.values()
 
-    def receive_data(self, piece: Buffer) -> list[Version | Answer[W] | OrphanedHandle]:
+    def receive_data(self, piece: Buffer) -> list[Version | Answer[W] | Reaped[W]]:
         """What the bytes mean, in the order they came.
 
         Raises:
             RemoteProtocolError: the server broke the protocol; the conversation is over.
         """
-        events: list[Version | Answer[W] | OrphanedHandle] = []
+        events: list[Version | Answer[W] | Reaped[W]] = []
         try:
             packets = self._frames.feed(piece)
         except RemoteProtocolError as exc:
@@ -141,9 +140,7 @@ class ClientConnection(Generic[W]):
                 self.version = _decode_version(packet)
                 events.append(self.version)
                 continue
-            event = self._answer(packet)
-            if event is not None:
-                events.append(event)
+            events.append(self._answer(packet))
         return events
 
     def receive_eof(self) -> None:
@@ -155,7 +152,7 @@ class ClientConnection(Generic[W]):
         if self._frames.is_inside_packet():
             raise RemoteProtocolError("the stream ended inside a packet")
 
-    def _answer(self, packet: memoryview) -> Answer[W] | OrphanedHandle | None:
+    def _answer(self, packet: memoryview) -> Answer[W] | Reaped[W]:
         reader = Reader(packet)
         try:
             packet_type, request_id = reader.unpack(_HEAD)
@@ -169,9 +166,7 @@ class ClientConnection(Generic[W]):
         _check_match(request, response)
         if not waiter.done():
             return Answer(waiter, request, response)
-        if type(response) is Handle:
-            return OrphanedHandle(response.handle)
-        return None
+        return Reaped(waiter, response.handle if type(response) is Handle else None)
 
 
 def _check_match(request: Request, response: Response) -> None:

@@ -88,8 +88,14 @@ class Remote(Protocol):
 
     async def fsetstat(self, handle: RemoteHandle, attrs: Attrs) -> None: ...
 
-    async def read(self, handle: RemoteHandle, offset: int, size: int) -> Buffer:
-        """Up to *size* <= limits.max_read bytes; fewer only at the end of the file."""
+    async def read(
+        self, handle: RemoteHandle, offset: int, size: int, *, end: int | None = None
+    ) -> Buffer:
+        """Up to *size* bytes; fewer only at the end of the file.
+
+        A server may answer a READ with less than there is, so a short answer is asked on until
+        EOF: a round trip more.  One that reaches *end* (the size as last known) is not.
+        """
         ...
 
     async def write(self, handle: RemoteHandle, offset: int, data: Sequence[Buffer]) -> None:

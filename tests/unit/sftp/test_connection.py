@@ -12,7 +12,7 @@ from netfs.sftp.connection import (
     ClientConnection,
     Init,
     Malformed,
-    OrphanedHandle,
+    Reaped,
     ServerConnection,
     Unknown,
 )
@@ -61,16 +61,18 @@ def test_the_handle_of_an_abandoned_open_is_reported() -> None:
         request_id, _ = client.send(request, waiter := Waiter())
         waiter.abandoned = True
         assert client.receive_data(server.send(request_id, rsp.Handle(b"h"))[0]) == [
-            OrphanedHandle(b"h")
+            Reaped(waiter, b"h")
         ]
 
 
-def test_other_answers_to_abandoned_requests_are_dropped() -> None:
+def test_other_answers_to_abandoned_requests_are_only_reported_as_come() -> None:
     client, server = greeted()
     request_id, _ = client.send(req.Lstat(b"/"), waiter := Waiter())
     waiter.abandoned = True
-    assert list(client.waiting()) == []
-    assert client.receive_data(server.send(request_id, rsp.StatusResponse(4))[0]) == []
+    assert list(client.waiting()) == [(req.Lstat(b"/"), waiter)]
+    assert client.receive_data(server.send(request_id, rsp.StatusResponse(4))[0]) == [
+        Reaped(waiter, None)
+    ]
     assert client.pending == 0
 
 
