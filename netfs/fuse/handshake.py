@@ -137,7 +137,7 @@ def negotiate(
         asked |= flag
     if not cache_symlinks:
         asked &= ~InitFlag.CACHE_SYMLINKS
-    flags = init.flags & asked
+    flags = int(init.flags & asked)
     max_pages = MAX_PAGES if flags & InitFlag.MAX_PAGES else 32
     capabilities = Capabilities(
         minor=min(init.minor, abi.MINOR_MAX),
