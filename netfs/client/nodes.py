@@ -352,23 +352,28 @@ class NodeTable:
         node = children.pop(name, None) if children is not None else None
         if node is None:
             return None
-        self._drop_name(node, parent, name)
+        gone = [(node, parent, name)]  # not recursion: a tree may be deeper than the stack
+        while gone:
+            each, directory, each_name = gone.pop()
+            if self._drop_name(each, directory, each_name):
+                children, each.children = each.children, None
+                gone += [(child, each, name) for name, child in (children or {}).items()]
+                self._drop_if_unused(each)
         return node
 
-    def _drop_name(self, node: Node, parent: Node, name: bytes) -> None:
-        if node.links is not None and not (node.parent is parent and node.name == name):
-            node.links.remove((parent, name))
-        elif node.links:
-            node.parent, node.name = node.links.pop(0)
-        else:
+    def _drop_name(self, node: Node, parent: Node, name: bytes) -> bool:
+        """Take one name off a node; whether it was the last."""
+        links = node.links
+        if links is None:
             self._forget_ino(node)
             node.parent = None
-            children, node.children = node.children, None
-            for child_name, child in (children or {}).items():
-                self._drop_name(child, node, child_name)
-            self._drop_if_unused(node)
-        if not node.links:
-            node.links = None
+            return True
+        if node.parent is parent and node.name == name:
+            node.parent, node.name = links.pop(0)
+        else:
+            links.remove((parent, name))
+        node.links = links or None
+        return False
 
     def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes) -> Node | None:
         """Move a name, over an existing one; the node that was there before, if any."""
