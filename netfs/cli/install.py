@@ -1,0 +1,107 @@
+"""``netfs install-helper``: the small programs by which mount(8), umount(8) and autofs find netfs.
+
+mount(8) takes PATH and HOME away, so they name this interpreter by its absolute path.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from netfs.cli.exits import Exit
+from netfs.cli.parse import UsageError
+
+NAMES: Final = ("mount.netfs", "mount.fuse.netfs", "umount.fuse.netfs")
+
+_MARK: Final = "# Made by 'netfs install-helper'."
+_MAX_SHEBANG: Final = 126
+"""The kernel reads no more of the first line before Linux 5.1.  Source: execve(2)."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Install or remove; the exit code."""
+    prefix, is_removal = Path("/"), False
+    pending = list(words)
+    while pending:
+        word = pending.pop(0)
+        if word == "--remove":
+            is_removal = True
+        elif word == "--prefix" and pending:
+            prefix = Path(pending.pop(0)).absolute()
+        elif word.startswith("--prefix="):
+            prefix = Path(word.partition("=")[2]).absolute()
+        else:
+            raise UsageError("usage: netfs install-helper [--prefix DIR] [--remove]")
+    folder = prefix / "sbin"
+    try:
+        return _remove(folder) if is_removal else _install(folder)
+    except OSError as error:
+        way_out = "; run it as root" if os.geteuid() else ""
+        sys.stderr.write(f"netfs: {error.filename}: {error.strerror}{way_out}\n")
+        return Exit.FAILED
+
+
+def script() -> str:
+    """The program's text.
+
+    Raises:
+        UsageError: the interpreter's path can't stand in a first line.
+    """
+    interpreter = sys.executable
+    if not interpreter or " " in interpreter or len(interpreter) > _MAX_SHEBANG - 5:
+        raise UsageError(f"the interpreter's path {interpreter!r} does not fit into a shebang")
+    lines = [f"#!{interpreter} -I", _MARK, "import sys", ""]
+    package = Path(__file__).resolve().parents[2]
+    if not _is_importable():
+        lines.append(f"sys.path.insert(0, {os.fspath(package)!r})")
+    lines += ["from netfs.cli.main import mount_helper", "", "sys.exit(mount_helper())", ""]
+    return "\n".join(lines)
+
+
+def _is_importable() -> bool:
+    """Whether the bare interpreter finds this netfs (an installed package, not a source tree)."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", "import netfs; print(netfs.__file__)"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0 and Path(done.stdout.strip()).resolve() == (
+        Path(__file__).resolve().parents[1] / "__init__.py"
+    )
+
+
+def _install(folder: Path) -> int:
+    text = script()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        path = folder / name
+        partial = folder / f".{name}.new"
+        partial.write_text(text)
+        partial.chmod(0o755)
+        partial.replace(path)
+        print(path)
+    return Exit.OK
+
+
+def is_ours(path: Path) -> bool:
+    """Whether *path* is a helper made here."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return _MARK in file.read(1024)
+    except OSError:
+        return False
+
+
+def _remove(folder: Path) -> int:
+    for name in NAMES:
+        path = folder / name
+        if is_ours(path):
+            path.unlink()
+            print(f"removed {path}")
+    return Exit.OK
