@@ -76,6 +76,10 @@ class Link(Protocol):
         """
         ...
 
+    def acked_at(self) -> float | None:
+        """When TCP heard of the other side last (monotonic seconds); None: can't be known."""
+        ...
+
     async def wait_lost(self) -> Exception | None:
         """Return the reason when the link ends; None after close()."""
         ...

@@ -89,6 +89,10 @@ class PipeLink:
         """See channel.Link; can_probe is False."""
         raise NotImplementedError
 
+    def acked_at(self) -> float | None:
+        """See channel.Link."""
+        return None
+
     async def wait_lost(self) -> Exception | None:
         """See channel.Link."""
         return await asyncio.shield(self._lost)
@@ -212,6 +216,10 @@ class PassiveLink:
     async def probe(self) -> None:
         """See channel.Link; can_probe is False."""
         raise NotImplementedError
+
+    def acked_at(self) -> float | None:
+        """See channel.Link."""
+        return None
 
     async def wait_lost(self) -> Exception | None:
         """See channel.Link."""

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -86,6 +87,19 @@ def reset_on_close(sock: socket.socket) -> None:
     # Refused for sockets that are no TCP, and for one that is closed already: both send nothing.
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def acked_at(sock: socket.socket) -> float | None:
+    """When the peer's TCP acknowledged or sent something last, in monotonic seconds.
+
+    Source: linux/tcp.h: struct tcp_info, tcpi_last_data_recv and tcpi_last_ack_recv (ms ago).
+    """
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except OSError:
+        return None  # no TCP (a proxy's socket pair), or closed
+    silent_ms: int = min(struct.unpack_from("=II", info, 52))
+    return time.monotonic() - silent_ms / 1000
 
 
 class ProxyCommand:

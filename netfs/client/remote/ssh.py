@@ -46,6 +46,10 @@ class Underlay(Protocol):
         """Drop everything at once."""
         ...
 
+    def acked_at(self) -> float | None:
+        """See channel.Link; of the outermost connection."""
+        ...
+
     async def undo(self) -> None:
         """Drop everything and wait until it is gone."""
         ...
@@ -128,6 +132,10 @@ class SshLink:
             await self._connection._make_global_request(b"keepalive@openssh.com")
         if self._connection.is_closed():
             raise self._lost_error(None)
+
+    def acked_at(self) -> float | None:
+        """See channel.Link."""
+        return self._underlay.acked_at()
 
     async def wait_lost(self) -> Exception | None:
         """See channel.Link."""

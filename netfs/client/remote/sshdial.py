@@ -28,7 +28,7 @@ from netfs.client.config import Config
 from netfs.client.remote import algorithms, hostkeys, sshconfig
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.prompt import Prompter, Purpose
-from netfs.client.remote.sockets import ProxyCommand, open_tcp, reset_on_close
+from netfs.client.remote.sockets import ProxyCommand, acked_at, open_tcp, reset_on_close
 from netfs.client.remote.ssh import SshLink
 from netfs.client.remote.sshlogin import (
     Login,
@@ -272,6 +272,10 @@ class Dialer:
             reset_on_close(sock)
         for connection in reversed(self._connections):
             connection.abort()
+
+    def acked_at(self) -> float | None:
+        """See ssh.Underlay."""
+        return acked_at(self._sockets[0]) if self._sockets else None
 
     async def undo(self) -> None:
         """See ssh.Underlay."""

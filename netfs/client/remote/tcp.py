@@ -8,7 +8,7 @@ import socket
 from netfs.client.config import Config
 from netfs.client.remote.channel import Channel, Receiver
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
-from netfs.client.remote.sockets import open_tcp, reset_on_close
+from netfs.client.remote.sockets import acked_at, open_tcp, reset_on_close
 from netfs.client.remote.stream import StreamChannel
 
 
@@ -86,6 +86,11 @@ class TcpLink:
     async def probe(self) -> None:
         """See channel.Link; can_probe is False."""
         raise NotImplementedError
+
+    def acked_at(self) -> float | None:
+        """See channel.Link; of the channel that heard something last."""
+        times = [at for _, sock in self._channels if (at := acked_at(sock)) is not None]
+        return max(times, default=None)
 
     async def wait_lost(self) -> Exception | None:
         """See channel.Link."""
