@@ -50,6 +50,7 @@ HOMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cachetools": ("netfs.client.data", "netfs.client.nodes", "netfs.client.coherence"),
     "ctypes": (  # system calls that the standard library lacks: mount(2), umount2(2), openat2(2)
+        "netfs.cli.mount",
         "netfs.client.mount",
         "netfs.server.kernel",
         "netfs.supervisor.fusectl",
