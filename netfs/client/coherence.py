@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from netfs.client.remote.api import Remote
 
 _TRIM_STEP: Final = 256
-"""New nodes above the limit between two requests to the kernel to drop names."""
+"""Nodes given to the kernel between two requests to drop others; twice as many are named, so that
+the number shrinks."""
 
 
 class FilesystemSize:
@@ -218,6 +219,7 @@ class Coherence:
             self._count_subdirectory(parent, -1)
             self._count_subdirectory(new_parent, +1)
         nodes.rename(parent, name, new_parent, new_name)
+        nodes.set_missing(parent, name, self._clock())
         if node is None:
             # Moved without our having looked at it: what is there now has to be asked.
             nodes.drop_listing(new_parent)
@@ -267,10 +269,9 @@ class Coherence:
     def trim(self) -> None:
         """Keep the tree bounded: ask the kernel to drop what it has not used for long."""
         nodes = self._nodes
-        excess = len(nodes) - nodes.max_entries
-        if excess <= 0 or len(nodes) < self._trim_at:
+        if len(nodes) <= nodes.max_entries or nodes.held_count < self._trim_at:
             return
-        surplus = nodes.surplus(excess + _TRIM_STEP)
+        surplus = nodes.surplus(2 * _TRIM_STEP)
         if self._notifier.can_prune:
             self._notifier.prune([node.nodeid for node in surplus])
         else:
@@ -278,7 +279,7 @@ class Coherence:
                 if not node.is_dir:  # dropping a directory's name would detach mounts on it
                     for parent, name in node.names:
                         self._notifier.invalidate_entry(parent.nodeid, name)
-        self._trim_at = len(nodes) + _TRIM_STEP
+        self._trim_at = nodes.held_count - len(surplus) + _TRIM_STEP
 
 
 def _is_ambiguous(attrs: Attrs) -> bool:

@@ -38,6 +38,9 @@ _MAX_NEGATIVE: Final = 4096
 _SLACK: Final = 1024
 """Nodes added between two sweeps, so that a sweep's set-up is paid rarely."""
 
+_SWEEP_VISITS: Final = 16 * _SLACK
+"""Nodes looked at per sweep: some milliseconds at most, also when the kernel holds nearly all."""
+
 
 class Node:
     """One remote file, under one or several names.  Written by NodeTable only, except ``data``,
@@ -448,7 +451,7 @@ class NodeTable:
         """Evict cache entries, those unused since the last sweep first (the clock algorithm)."""
         excess = len(self._by_id) - self.max_entries
         ring = self._ring
-        for _ in range(2 * len(ring)):
+        for _ in range(min(2 * len(ring), _SWEEP_VISITS)):
             if excess <= 0:
                 break
             node = ring.popleft()
@@ -485,7 +488,7 @@ class NodeTable:
         excess = min(limit, len(self._by_id) - self.max_entries)
         found: list[Node] = []
         ring = self._ring
-        for _ in range(len(ring)):
+        for _ in range(min(2 * len(ring), _SWEEP_VISITS)):
             if len(found) >= excess:
                 break
             node = ring.popleft()
@@ -510,6 +513,11 @@ class NodeTable:
     def held(self) -> Iterable[Node]:
         """The nodes the kernel knows, the root included."""
         return [node for node in self._by_id.values() if node.nlookup]
+
+    @property
+    def held_count(self) -> int:
+        """How many nodes the kernel holds."""
+        return self._held
 
     def statistics(self) -> NodeStatistics:
         return NodeStatistics(len(self._by_id), self._held, self._evicted)

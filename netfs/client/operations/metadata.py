@@ -158,14 +158,14 @@ async def _setattr(ctx: Context, node: Node, request: requests.SetAttr) -> Reply
     nodes = ctx.nodes
     nodes.begin_change(node)
     ctx.coherence.wrote(node)
-    at = ctx.clock()
+    at, known_at = ctx.clock(), node.attrs_at
     try:
         data = node.data
         if changes.size is not None or node.removed or (data is not None and data.has_unsent):
             await ctx.files.setattr(node, changes)
             if node.attrs is not None:
                 nodes.change_attrs(node, _applied(node.attrs, changes))
-            if changes.size is not None and node.attrs_at < at:
+            if changes.size is not None and node.attrs_at == known_at:
                 nodes.drop_attrs(node)  # the server has set a new mtime
         else:
             path = nodes.path(node)
