@@ -356,7 +356,9 @@ class FakeRemote:
         async with _Arrival(self, "fsetstat", handle.path):
             self._set(self._inode(handle), attrs)
 
-    async def read(self, handle: api.RemoteHandle, offset: int, size: int) -> Buffer:
+    async def read(
+        self, handle: api.RemoteHandle, offset: int, size: int, *, end: int | None = None
+    ) -> Buffer:
         assert size <= self.limits.max_read
         async with _Arrival(self, "read", handle.path):
             self.reads.append((handle.path, offset, size))

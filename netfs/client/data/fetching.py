@@ -1,0 +1,179 @@
+"""Brings one file's missing bytes into memory: each byte is under way once, whoever waits for it.
+
+A fetch that own writes or a new version overtake is tainted: what it brings is thrown away, and
+those who waited look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from netfs.client.data.extents import ExtentMap, compact
+from netfs.client.data.pool import Pool, error
+
+if TYPE_CHECKING:
+    from netfs.client.remote.api import RemoteHandle
+
+log = logging.getLogger(__name__)
+
+
+class Fetch:
+    """The bytes [start, end) under way."""
+
+    __slots__ = (
+        "data", "end", "error", "is_ahead", "is_tainted", "start", "task", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, start: int, end: int, *, ahead: bool) -> None:
+        self.start = start
+        self.end = end
+        self.is_ahead = ahead  # nobody has asked for it yet
+        self.is_tainted = False
+        self.data: memoryview | None = None  # fewer bytes than asked for: the file's end
+        self.error: OSError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.waiters = 0
+
+    @property
+    def is_short(self) -> bool:
+        return self.data is not None and len(self.data) < self.end - self.start
+
+    def __repr__(self) -> str:
+        flags = ("tainted " if self.is_tainted else "") + ("ahead" if self.is_ahead else "")
+        return f"<Fetch {self.start}-{self.end} {flags}>"
+
+
+class Source(Protocol):
+    """The file that is fetched."""
+
+    extents: ExtentMap
+    size: int
+
+    async def reading_handle(self) -> RemoteHandle: ...
+
+
+class Fetcher:
+    """The fetches of one file."""
+
+    __slots__ = ("_fetches", "_pool", "_source")
+
+    def __init__(self, source: Source, pool: Pool) -> None:
+        self._source = source
+        self._pool = pool
+        self._fetches: list[Fetch] = []  # under way, or waited for
+
+    def want(self, start: int, end: int, *, ahead: bool) -> list[Fetch]:
+        """Have the bytes [start, end) that are missing fetched.
+
+        *ahead*: only as far as the window allows, and nobody waits.
+
+        Returns: the fetches that bring them.
+        """
+        found: list[Fetch] = []
+        chunk = self._pool.read_chunk
+        download = self._pool.download
+        for low, high in self._source.extents.gaps(start, end):
+            at = low
+            while at < high:
+                fetch = self._covering(at)
+                if fetch is None:
+                    if ahead and not download.has_room:
+                        return found
+                    stop = min(high, at + chunk, self._next_start(at, high))
+                    fetch = self._start(at, stop, ahead)
+                found.append(fetch)
+                at = fetch.end
+        return found
+
+    async def wait(self, fetches: Iterable[Fetch], *, ahead: bool = False) -> None:
+        """Until they are done; cancelling the wait cancels those nobody else waits for.
+
+        *ahead*: the waiter is no reader.
+        """
+        mine = list(fetches)
+        for fetch in mine:
+            fetch.waiters += 1
+            fetch.is_ahead = ahead
+        try:
+            tasks = [fetch.task for fetch in mine if fetch.task is not None]
+            if tasks:
+                await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            for fetch in mine:
+                if fetch.waiters == 1 and fetch.task is not None:
+                    fetch.task.cancel()
+            raise
+        finally:
+            for fetch in mine:
+                fetch.waiters -= 1
+                self._leave(fetch)
+
+    def taint(self, start: int, end: int) -> None:
+        """What is under way for [start, end) is outdated."""
+        for fetch in self._fetches:
+            if fetch.start < end and start < fetch.end:
+                fetch.is_tainted = True
+
+    def cancel_ahead(self) -> None:
+        """Nobody will read on: stop what nobody waits for."""
+        for fetch in list(self._fetches):
+            if fetch.waiters == 0 and fetch.task is not None:
+                fetch.task.cancel()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._fetches
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _covering(self, at: int) -> Fetch | None:
+        for fetch in self._fetches:
+            if fetch.start <= at < fetch.end and not fetch.is_tainted and fetch.task is not None:
+                return fetch
+        return None
+
+    def _next_start(self, at: int, end: int) -> int:
+        for fetch in self._fetches:
+            if at < fetch.start < end and not fetch.is_tainted:
+                end = fetch.start
+        return end
+
+    def _start(self, start: int, end: int, ahead: bool) -> Fetch:
+        fetch = Fetch(start, end, ahead=ahead)
+        self._fetches.append(fetch)
+        self._pool.download.in_flight += end - start
+        fetch.task = self._pool.start(self._carry(fetch))
+        return fetch
+
+    async def _carry(self, fetch: Fetch) -> None:
+        pool = self._pool
+        size = fetch.end - fetch.start
+        try:
+            handle = await self._source.reading_handle()
+            data = compact(await pool.remote.read(handle, fetch.start, size, end=self._source.size))
+        except OSError as exc:
+            fetch.error = exc
+            if fetch.waiters == 0:
+                # Who reads there asks again, and gets the error if it is still one.
+                log.debug("read-ahead of %d bytes at %d: %s", size, fetch.start, exc)
+        except asyncio.CancelledError:
+            fetch.is_tainted = True
+            raise
+        else:
+            fetch.data = data
+            if not fetch.is_tainted and len(data):
+                self._source.extents.fill(fetch.start, data, ahead=fetch.is_ahead)
+        finally:
+            pool.download.in_flight -= size
+            if fetch.data is None and fetch.error is None and not fetch.is_tainted:
+                fetch.error = error(errno.EIO)  # a bug, logged by the pool; nobody waits for ever
+            fetch.task = None
+            self._leave(fetch)
+
+    def _leave(self, fetch: Fetch) -> None:
+        if fetch.task is None and fetch.waiters == 0 and fetch in self._fetches:
+            self._fetches.remove(fetch)
