@@ -33,10 +33,13 @@ def source_text(rng: random.Random, size: int) -> bytes:
     return "".join(lines).encode()
 
 
-def make_tree(root: Path, *, files: int = 800, directories: int = 80, seed: int = 1) -> int:
+def make_tree(
+    root: Path, *, files: int = 800, directories: int = 80, seed: int = 1, links: bool = True
+) -> int:
     """A source tree of *files* in *directories* below *root*; returns its bytes.
 
     Sizes are log-normal with a median of 4 KiB, as in real projects; a few files are large.
+    *links* adds symbolic links that dangle.
     """
     rng = random.Random(seed)
     places = [root]
@@ -56,7 +59,7 @@ def make_tree(root: Path, *, files: int = 800, directories: int = 80, seed: int 
         when = EPOCH + rng.randrange(100_000_000)
         os.utime(path, (when, when))
         total += len(data)
-    for number, place in enumerate(places[::10]):
+    for number, place in enumerate(places[::10] if links else ()):
         (place / f"link{number}").symlink_to("../" * rng.randint(0, 2) + "somewhere")
     for number, place in enumerate(reversed(places)):
         os.utime(place, (EPOCH + number, EPOCH + number))
