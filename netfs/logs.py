@@ -65,3 +65,12 @@ class Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._send(self.format(record)[:_MAX_LINE])
+
+
+def detach_from_terminal() -> None:
+    """Become a session of its own without standard streams (autofs waits for their end)."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)

@@ -110,7 +110,7 @@ def _supervise(config: Config, ready_fd: int | None) -> int:
             os.close(int(point.removeprefix("/dev/fd/")))  # the worker's must be the last
         if ready_fd is not None:
             logs.configure(config.daemon, foreground=False)
-            detach_from_terminal()
+            logs.detach_from_terminal()
             os.write(ready_fd, b"+")
             os.close(ready_fd)
 
@@ -121,15 +121,6 @@ def _supervise(config: Config, ready_fd: int | None) -> int:
         return _fail(Exit.FAILED, f"control socket {record.socket}: {error.strerror or error}")
     finally:
         runtime.forget(record)
-
-
-def detach_from_terminal() -> None:
-    """Become a session of its own without standard streams (autofs waits for their end)."""
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
 
 
 def self_deadlock(config: Config) -> str | None:
