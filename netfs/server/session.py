@@ -26,8 +26,8 @@ from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
 
-BATCH_REQUESTS: Final = 128
-BATCH_BYTES: Final = 1 << 20
+BATCH_REQUESTS: Final = 512
+BATCH_BYTES: Final = 2 << 20
 """Of answers: where a worker hands over what it has and goes on with the next batch."""
 
 MAX_WAITING_REQUESTS: Final = 2048

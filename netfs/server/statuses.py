@@ -30,6 +30,9 @@ _STATUSES: Final[Mapping[int, Status]] = {
 """All others are FAILURE.  Clients take BAD_MESSAGE for a broken conversation, so that EINVAL and
 ENAMETOOLONG, for which OpenSSH sends it, are FAILURE here."""
 
+_NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
+"""Linux has two names for that one; this is the one that its manual pages use."""
+
 OK: Final = StatusResponse(Status.OK, b"Success")
 EOF: Final = StatusResponse(Status.EOF, b"End of file")
 
@@ -40,11 +43,11 @@ def status_of(error: OSError) -> StatusResponse:
     The message is the error's own text: strerror, or what one of our modules says more exactly.
     """
     number = error.errno
-    if number is None or number not in errno.errorcode:
+    if number is None or number not in _NAMES:
         number = errno.EIO
         text = os.strerror(number)
     else:
         text = error.strerror or os.strerror(number)
     return StatusResponse(
-        _STATUSES.get(number, Status.FAILURE), f"{text} ({errno.errorcode[number]})".encode()
+        _STATUSES.get(number, Status.FAILURE), f"{text} ({_NAMES[number]})".encode()
     )
