@@ -29,6 +29,9 @@ _KINDS: Final = {
     errno.ETIMEDOUT: ConnectErrorKind.TIMED_OUT,
 }
 
+_TRY_S: Final = 4.0
+"""How long one address is given before the next one: a slow handshake is done by then."""
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger {on, 0 seconds}
 
 
@@ -54,12 +57,25 @@ async def open_tcp(
     except UnicodeError:
         raise ConnectError(ConnectErrorKind.HOST_UNKNOWN, f"{host}: not a host name") from None
     failures: list[OSError] = []
-    for address_family, kind, protocol, _, address in found:
-        sock = socket.socket(address_family, kind | socket.SOCK_NONBLOCK, protocol)
+    waiting = list(found)
+    while waiting:
+        # An address that says nothing is asked again after the others: a fresh SYN gets through
+        # within seconds of the network's return, TCP's own retries may be half a minute apart.
+        # The caller's deadline ends it.
+        address_family, kind, protocol, _, address = waiting.pop(0)
+        try:
+            sock = socket.socket(address_family, kind | socket.SOCK_NONBLOCK, protocol)
+        except OSError as exc:  # a family the system does not have (IPv6 switched off)
+            failures.append(exc)
+            continue
         try:
             if bind is not None:
                 sock.bind((bind, 0))
-            await loop.sock_connect(sock, address)
+            async with asyncio.timeout(_TRY_S):
+                await loop.sock_connect(sock, address)
+        except TimeoutError:
+            sock.close()
+            waiting.append((address_family, kind, protocol, "", address))
         except OSError as exc:
             sock.close()
             failures.append(exc)

@@ -139,7 +139,7 @@ class Dialer:
                 ) from None
             except asyncssh.HostKeyNotVerifiable as exc:
                 if login.host_key is None:
-                    raise ConnectError(ConnectErrorKind.HOST_KEY_UNKNOWN, str(exc)) from None
+                    raise _untrusted(exc, known) from None
                 if not await self._accept(settings, login, known):
                     raise refused_key(settings, login) from None
             else:
@@ -303,6 +303,16 @@ def _known(settings: Settings, accepted: frozenset[bytes]) -> hostkeys.HostKeys:
         raise ConnectError(
             ConnectErrorKind.BAD_CONFIG, f"{exc.filename}: {exc.strerror}; host keys can't be read"
         ) from None
+
+
+def _untrusted(exc: Exception, known: hostkeys.HostKeys) -> ConnectError:
+    """The error for a key or certificate that asyncssh refused by what Login told it."""
+    entries = (*known.entries, *known.plain)
+    is_revoked = "revoked" in str(exc)
+    marker = "revoked" if is_revoked else "cert-authority"
+    lines = ", ".join(entry.where for entry in entries if entry.marker == marker)
+    kind = ConnectErrorKind.HOST_KEY_REVOKED if is_revoked else ConnectErrorKind.HOST_KEY_UNKNOWN
+    return ConnectError(kind, f"{exc} (see {lines}): not connecting")
 
 
 def _options(settings: Settings, known: hostkeys.HostKeys) -> dict[str, Any]:
