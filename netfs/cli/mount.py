@@ -101,7 +101,7 @@ def _supervise(config: Config, ready_fd: int | None) -> int:
     def work(channel: socket.socket, generation: int, dump_fd: int) -> int:
         from netfs.client.daemon import run
 
-        if ready_fd is not None:
+        if ready_fd is not None and generation == 1:  # later ones come after it was closed
             os.close(ready_fd)  # else the command would wait for this process, too
         return run(config, channel, generation, dump_fd)
 

@@ -276,6 +276,8 @@ class Daemon:
             control.stop()
             for task in (running, serving, stopping):
                 task.cancel()
+            # the device may be closed only when nothing listens to it any more
+            await asyncio.wait([running, serving, stopping])
         return code
 
     def _say_ready(self) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
+
+log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -101,7 +103,7 @@ def _live(run: Run, channel: socket.socket, generation: int, dump_fd: int) -> No
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        traceback.print_exc()
+        log.critical("the worker fails", exc_info=True)
     finally:
         try:
             sys.stdout.flush()
