@@ -108,7 +108,7 @@ class Content:
     def overlay(self, attrs: Attrs) -> Attrs:
         return attrs if self.unsent_size is None else attrs._replace(size=self.unsent_size)
 
-    def told(self, attrs: Attrs) -> None:
+    def told(self, attrs: Attrs, *, own: bool = False) -> None:
         self.versions.append(attrs)
 
 

@@ -176,7 +176,7 @@ async def _setattr(ctx: Context, node: Node, request: requests.SetAttr) -> Reply
                 attrs = await look(ctx, path)
             nodes.set_attrs(node, attrs, at)
             if data is not None:
-                data.told(attrs)
+                data.told(attrs, own=True)
     except (OSError, asyncio.CancelledError):
         nodes.drop_attrs(node)  # it may have happened, or half of it
         raise
