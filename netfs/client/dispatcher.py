@@ -74,6 +74,7 @@ class _InFlight:
         "answered",
         "cancelled",
         "coroutine",
+        "leaving",
         "nodeid",
         "opcode",
         "pid",
@@ -95,6 +96,7 @@ class _InFlight:
         self.task: asyncio.Task[None] | None = None  # None: it has not begun
         self.answered = False
         self.cancelled = False
+        self.leaving = False  # its caller is exiting because it was interrupted before
         self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
 
 
@@ -140,6 +142,7 @@ class Dispatcher:
         minor: int,
         clock: Callable[[], float],
         read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
+        is_exiting: Callable[[int], bool] = interrupts.is_exiting,
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
         allowed_uids: frozenset[int] | None = None,
@@ -160,6 +163,7 @@ class Dispatcher:
         self._minor = minor
         self._clock = clock
         self._read_signals = read_signals
+        self._is_exiting = is_exiting
         self._debug = debug
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
@@ -168,6 +172,7 @@ class Dispatcher:
         self._tasks: dict[asyncio.Task[None], _InFlight] = {}
         self._queue: deque[_InFlight] = deque()
         self._watched: dict[int, _InFlight] = {}
+        self._leaving: dict[int, float] = {}  # pid -> until when it is remembered
         self._parked: dict[int, tuple[int, float]] = {}  # target -> (unique, expiry)
         self._recheck: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[End] | None = None
@@ -343,6 +348,8 @@ class Dispatcher:
             self._start(one)
         else:
             self._queue.append(one)
+        if self._leaving and header.opcode == Opcode.FLUSH:
+            self._look_whether_leaving(one)
         if self._parked:
             parked = self._parked.pop(header.unique, None)
             if parked is not None:
@@ -435,7 +442,10 @@ class Dispatcher:
             if one.quit_at is not None and now >= one.quit_at:
                 self._answer_error(one, errno.EINTR)
             return
-        verdict = interrupts.judge(self._read_signals(one.pid))
+        if one.leaving:
+            verdict = interrupts.Verdict.LEAVE
+        else:
+            verdict = interrupts.judge(self._read_signals(one.pid))
         grace = interrupts.grace_s(one.opcode, verdict)
         if grace is None:
             one.quit_at = None
@@ -444,8 +454,17 @@ class Dispatcher:
         if now >= one.quit_at:
             self._cancel(one)
 
+    def _look_whether_leaving(self, one: _InFlight) -> None:
+        now = self._clock()
+        self._leaving = {pid: until for pid, until in self._leaving.items() if now < until}
+        if one.pid in self._leaving and self._is_exiting(one.pid):
+            one.leaving = True
+            self._watch(one)
+
     def _cancel(self, one: _InFlight) -> None:
         one.cancelled = True
+        if one.pid:
+            self._leaving[one.pid] = self._clock() + interrupts.LEAVING_S
         self._counters.interrupted += 1
         if self._debug:
             wire_log.debug("   %d interrupted", one.unique)

@@ -32,6 +32,12 @@ ANSWER_S: Final = 0.1
 """How long a cancelled operation may take to clean up before its caller is answered anyway."""
 
 
+LEAVING_S: Final = 10.0
+"""How long a caller that was told EINTR is remembered: if it exits now, closing its files is a
+FLUSH that no signal reaches any more (the kernel drops signals to exiting processes), and that
+nobody looks at the result of.  It is treated as interrupted too; its data stays queued."""
+
+
 class Verdict(enum.Enum):
     """What the signals pending for a caller mean."""
 
@@ -193,6 +199,20 @@ def read_signals(pid: int, proc: str = "/proc") -> Signals | None:
         return _GONE if _is_gone(pid) else None
     except (PermissionError, ValueError):
         return None
+
+
+def is_exiting(pid: int, proc: str = "/proc") -> bool:
+    """Whether thread *pid* is on its way out, where signals no longer reach it."""
+    try:
+        with open(f"{proc}/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # The name in parentheses may hold anything, even parentheses.
+            flags = int(file.read().rpartition(")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return False  # gone or hidden: then it is judged by its signals alone
+    return bool(flags & _PF_EXITING)
+
+
+_PF_EXITING: Final = 0x4  # linux/sched.h
 
 
 def _is_gone(pid: int) -> bool:

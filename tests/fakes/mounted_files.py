@@ -55,7 +55,7 @@ class Rig:
         *,
         cache: CacheConfig | None = None,
         semantics: SemanticsConfig | None = None,
-        rescue_dir: str | None = None,
+        rescue_dir: str = "/dev/null/nowhere",
     ) -> None:
         self.remote = remote
         self.config: Config = make_config(cache=cache, semantics=semantics)

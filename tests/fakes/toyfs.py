@@ -61,7 +61,7 @@ class ToyFs:
         self.nlookup[node.nodeid] = self.nlookup.get(node.nodeid, 0) + 1
         return replies.entry(node.nodeid, 0, self.valid_s, self.valid_s, node.attr())
 
-    async def hang(self, what: str) -> Reply:
+    async def hang(self, what: str, request: requests.Request) -> Reply:
         self.hanging.append(what)
         await asyncio.get_running_loop().create_future()
         raise AssertionError
@@ -75,7 +75,7 @@ def lookup(fs: ToyFs, request: requests.Lookup) -> Result:
     if node is None:
         raise FileNotFoundError(errno.ENOENT, "")
     if request.name.startswith(b"hanglookup"):
-        return fs.hang("lookup")
+        return fs.hang("lookup", request)
     return Reply((fs.entry(node),))
 
 
@@ -91,7 +91,7 @@ def getattr_(fs: ToyFs, request: requests.GetAttr) -> Result:
 def setattr_(fs: ToyFs, request: requests.SetAttr) -> Result:
     node = fs.nodes[request.nodeid]
     if node.hangs:
-        return fs.hang("setattr")
+        return fs.hang("setattr", request)
     if request.mode is not None:
         node.mode = request.mode
     if request.size is not None:
@@ -106,14 +106,14 @@ def mkdir(fs: ToyFs, request: requests.MkDir) -> Result:
 
 def unlink(fs: ToyFs, request: requests.Unlink) -> Result:
     if request.name.startswith(b"hang"):
-        return fs.hang("unlink")
+        return fs.hang("unlink", request)
     fs.nodes[request.nodeid].children.pop(request.name)
     return EMPTY
 
 
 def rename(fs: ToyFs, request: requests.Rename) -> Result:
     if request.name.startswith(b"hang"):
-        return fs.hang("rename")
+        return fs.hang("rename", request)
     node = fs.nodes[request.nodeid].children.pop(request.name)
     fs.nodes[request.new_parent].children[request.new_name] = node
     return EMPTY
@@ -129,21 +129,21 @@ def open_(fs: ToyFs, request: requests.Open) -> Result:
     if request.flags & os.O_TRUNC:
         node.data.clear()
     if node.hangs and request.flags & os.O_NONBLOCK:
-        return fs.hang("open")  # O_NONBLOCK tells this toy to hang here, not later
+        return fs.hang("open", request)  # O_NONBLOCK tells this toy to hang here, not later
     return Reply((replies.open_(0, fs.open_flags),))
 
 
 def read(fs: ToyFs, request: requests.Read) -> Result:
     node = fs.nodes[request.nodeid]
     if node.hangs:
-        return fs.hang("read")
+        return fs.hang("read", request)
     return Reply((bytes(node.data[request.offset : request.offset + request.size]),))
 
 
 def write(fs: ToyFs, request: requests.Write) -> Result:
     node = fs.nodes[request.nodeid]
     if node.hangs:
-        return fs.hang("write")
+        return fs.hang("write", request)
     end = request.offset + len(request.data)
     if len(node.data) < end:
         node.data.extend(bytes(end - len(node.data)))
@@ -152,11 +152,11 @@ def write(fs: ToyFs, request: requests.Write) -> Result:
 
 
 def flush(fs: ToyFs, request: requests.Flush) -> Result:
-    return fs.hang("flush") if fs.nodes[request.nodeid].hangs else EMPTY
+    return fs.hang("flush", request) if fs.nodes[request.nodeid].hangs else EMPTY
 
 
 def fsync(fs: ToyFs, request: requests.FSync) -> Result:
-    return fs.hang("fsync") if fs.nodes[request.nodeid].hangs else EMPTY
+    return fs.hang("fsync", request) if fs.nodes[request.nodeid].hangs else EMPTY
 
 
 def empty(fs: ToyFs, request: Any) -> Result:
@@ -170,7 +170,7 @@ def opendir(fs: ToyFs, request: requests.OpenDir) -> Result:
 def readdir(fs: ToyFs, request: requests.ReadDir) -> Result:
     node = fs.nodes[request.nodeid]
     if node.hangs:
-        return fs.hang("readdir")
+        return fs.hang("readdir", request)
     writer = dirents.DirentWriter(request.size)
     for offset, (name, child) in enumerate(node.children.items(), 1):
         if offset > request.offset and not writer.add(child.nodeid, offset, child.mode, name):
@@ -181,7 +181,7 @@ def readdir(fs: ToyFs, request: requests.ReadDir) -> Result:
 def readdirplus(fs: ToyFs, request: requests.ReadDirPlus) -> Result:
     node = fs.nodes[request.nodeid]
     if node.hangs:
-        return fs.hang("readdir")
+        return fs.hang("readdir", request)
     writer = dirents.DirentPlusWriter(request.size)
     for offset, (name, child) in enumerate(node.children.items(), 1):
         if offset <= request.offset:

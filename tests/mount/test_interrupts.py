@@ -20,13 +20,9 @@ pytestmark = [pytest.mark.mount, pytest.mark.root]
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyMount]:
-    with toymount.mounted(tmp_path_factory.mktemp("toy")) as mounted:
-        yield mounted
-
-
-@pytest.fixture(scope="module")
-def direct_toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyMount]:
-    with toymount.mounted(tmp_path_factory.mktemp("direct"), "--direct-io") as mounted:
+    """Without the page cache: a READ whose reader was killed stays in flight, and then the next
+    open of that file would wait for it, unkillably."""
+    with toymount.mounted(tmp_path_factory.mktemp("toy"), "--direct-io") as mounted:
         yield mounted
 
 
@@ -66,7 +62,7 @@ def start(toy: ToyMount, operation: str, setup: str = "") -> subprocess.Popen[by
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    toy.wait_for(arrives_as)
+    toy.wait_for(f"{arrives_as} {caller.pid}")
     return caller
 
 
@@ -114,8 +110,8 @@ def test_a_signal_that_dumps_core_ends_a_caller_with_nothing_to_flush(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_caught_signal_ends_the_wait(direct_toy: ToyMount, operation: str, number: int) -> None:
-    caller = start(direct_toy, operation, CAUGHT)
+def test_a_caught_signal_ends_the_wait(toy: ToyMount, operation: str, number: int) -> None:
+    caller = start(toy, operation, CAUGHT)
     lived = end(caller, [number])
     assert caller.returncode == 7
     assert lived < 1.0
@@ -123,13 +119,13 @@ def test_a_caught_signal_ends_the_wait(direct_toy: ToyMount, operation: str, num
 
 @pytest.mark.parametrize("operation", ["stat", "write", "fsync", "readdir"])
 def test_a_storm_of_harmless_signals_is_not_noticed_and_ctrl_c_still_works(
-    direct_toy: ToyMount, operation: str
+    toy: ToyMount, operation: str
 ) -> None:
     setup = (
         "for s in (signal.SIGURG, signal.SIGALRM, signal.SIGCHLD):\n"
         "    signal.signal(s, lambda *a: os._exit(9))\n" + DEFAULT
     )
-    caller = start(direct_toy, operation, setup)
+    caller = start(toy, operation, setup)
     for _ in range(50):
         for number in (signal.SIGURG, signal.SIGALRM, signal.SIGCHLD):
             os.kill(caller.pid, number)
@@ -165,16 +161,21 @@ print(bad)
         for number in (signal.SIGURG, signal.SIGALRM, signal.SIGCHLD):
             os.kill(caller.pid, number)
         time.sleep(0.001)  # the storm's pace
-    assert caller.stdout.read() == b"0\n"
+    assert caller.communicate()[0] == b"0\n"
 
 
-def test_a_buffered_reader_can_be_killed(toy: ToyMount) -> None:
-    caller = subprocess.Popen(["cat", toy.path / "hangfile"], stdout=subprocess.PIPE)
-    toy.wait_for("read")
-    assert end(caller, [signal.SIGINT]) < 1.0
-    assert caller.returncode == -signal.SIGINT
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_buffered_reader_can_be_killed(tmp_path: Path, number: int) -> None:
+    with toymount.mounted(tmp_path) as toy:
+        caller = subprocess.Popen(
+            ["cat", toy.path / "hangfile"],
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        toy.wait_for(f"read {caller.pid}")
+        assert end(caller, [number]) < 1.0
+        assert caller.returncode == -number
 
 
-def test_the_mount_works_after_all_that(toy: ToyMount, direct_toy: ToyMount) -> None:
-    for mounted in (toy, direct_toy):
-        assert (Path(mounted.path) / "file").read_bytes().startswith(b"hello")
+def test_the_mount_works_after_all_that(toy: ToyMount) -> None:
+    assert (toy.path / "file").read_bytes().startswith(b"hello")
