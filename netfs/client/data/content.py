@@ -18,6 +18,7 @@ import asyncio
 import errno
 import logging
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from netfs.client.data.extents import ExtentMap
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _END: Final = 1 << 63
+_IDENTIFY_TRIES: Final = 5
 _NO_CHANGES: Final = Attrs()
 
 
@@ -62,7 +64,7 @@ class FileData:
         self._fetcher = Fetcher(self, pool)
         self._queue = WriteQueue(
             self.extents,
-            chunk=pool.write_chunk,
+            chunk=lambda: pool.write_chunk,
             account=pool.dirty.account,
             keep=not pool.is_direct,
         )
@@ -155,8 +157,11 @@ class FileData:
 
     # --- versions --------------------------------------------------------------------------------
 
-    def told(self, attrs: Attrs) -> None:
-        """The server's word on the file, asked for after the last own change."""
+    def told(self, attrs: Attrs, *, own: bool = False) -> None:
+        """The server's word on the file, asked for after the last own change.
+
+        *own*: what is new in it was set by us, past this queue.
+        """
         if self._queue.is_busy or attrs.size is None:
             return  # of a file half written it says nothing
         self.handles.check_permissions(attrs)
@@ -171,16 +176,14 @@ class FileData:
             # ones hide.
             self._drop(keep_own=as_expected)
             if not as_expected:
-                self._tell_kernel()
+                self._suspect()
         elif version != self.version:
             is_first = self.version is None
             self._adopt(version, trusted)
             if not is_first:
                 self._drop()
-                self._tell_kernel()
-                if self.handles.any is not None:
-                    self.is_suspect = True
-                    self._identify_soon()
+                if not own:
+                    self._suspect()
         else:
             if not self.is_trusted:
                 self._drop()
@@ -210,30 +213,48 @@ class FileData:
         self._fetcher.taint(0, _END)
         self.kernel_valid = False
 
-    def _tell_kernel(self) -> None:
+    def _suspect(self) -> None:
+        """Somebody else changed it, or has put another file in its place."""
         if self.opens:
             self._pool.notifier.invalidate_inode(self.node.nodeid)
+        if self.handles.any is not None:
+            self.is_suspect = True
+            self._identify_soon()
 
     def _identify_soon(self) -> None:
         if self._identifying is None:
             self._identifying = self._pool.start(self._identify())
 
     async def _identify(self) -> None:
-        """Find out whether the file that is open is still the one that the name leads to."""
+        """Find out whether the file that is open is still the one that the name leads to.
+
+        The name is looked at between two looks at the handle: only if those agree and it does
+        not, another file has the name.  A file that somebody is writing looks different each time.
+        """
         self._identify_error = None
+        remote = self._pool.remote
         try:
-            handle = self.handles.any
-            version = self.version
-            if handle is None:
-                self.is_suspect = False
-                return
-            held = await self._pool.remote.fstat(handle)
-            if self.version == version and not self._queue.is_busy:
-                self.is_suspect = False
-                if version_of(held) != version:
-                    self._replaced(held)
+            for _ in range(_IDENTIFY_TRIES):
+                handle = self.handles.any
+                if handle is None or self.node.removed:
+                    break
+                seq, path = self._seq, self._pool.nodes.path(self.node)
+                before, named, after = await asyncio.gather(
+                    remote.fstat(handle), remote.lstat(path), remote.fstat(handle)
+                )
+                if seq != self._seq or self._queue.is_busy or _is_link(named):
+                    break  # own changes hide others' now; a link is not what was opened
+                if version_of(named) == version_of(after):
+                    break
+                if version_of(before) == version_of(after):
+                    self._replaced(after)
+                    break
+            self.is_suspect = False
         except OSError as exc:
-            self._identify_error = exc.errno
+            if exc.errno == errno.ENOENT:
+                self.is_suspect = False  # removed meanwhile: lookups tell
+            else:
+                self._identify_error = exc.errno
         finally:
             self._identifying = None
 
@@ -463,10 +484,9 @@ class FileData:
         if self.is_local and self._queue.unsent == 0 and self._refreshing is None:
             handle = self.handles.any
             if handle is not None:
-                self._refreshing = self._pool.start(self._refresh(handle))
+                self._refreshing = self._pool.start(self._refresh(handle, self._seq))
 
-    async def _refresh(self, handle: RemoteHandle) -> None:
-        seq = self._seq
+    async def _refresh(self, handle: RemoteHandle, seq: int) -> None:
         at = self._pool.clock()
         try:
             attrs = await self._pool.remote.fstat(handle)
@@ -578,6 +598,10 @@ class FileData:
     def __repr__(self) -> str:
         state = " local" if self.is_local else ""
         return f"<FileData {self.node.name!r} size={self.size} opens={self.opens}{state}>"
+
+
+def _is_link(attrs: Attrs) -> bool:
+    return attrs.mode is not None and stat.S_ISLNK(attrs.mode)
 
 
 def _is_in(low: int, high: int, extra: list[tuple[int, memoryview]]) -> bool:

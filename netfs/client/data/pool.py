@@ -137,16 +137,26 @@ class Pool:
         self.cache = BlockCache(cache.cache_size)
         self.dirty = DirtyBudget(cache.dirty_limit)
         self.rescue = Rescue(rescue_dir)
-        self.read_chunk = _whole_pages(cache.max_read, remote.limits.max_read)
-        self.write_chunk = _whole_pages(cache.max_write, remote.limits.max_write)
+        self._max_read = cache.max_read
+        self._max_write = cache.max_write
         self._most_ahead = min(_MOST_AHEAD, cache.cache_size // 4)
         self.download = Window(self._most_ahead)
-        self.upload = Window(max(self.write_chunk, min(_MOST_SENT, cache.dirty_limit)))
+        self.upload = Window(min(_MOST_SENT, cache.dirty_limit))
         self.hits = 0  # reads answered from memory
         self.misses = 0
         self.clock_offset_s = 0.0  # the server's clock minus this machine's, as far as known
         self._senders: dict[Sender, None] = {}  # those that wait for the upload window, in order
         self.tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def read_chunk(self) -> int:
+        """The most bytes in one READ; the server tells its limits when it is connected."""
+        return _whole_pages(self._max_read, self.remote.limits.max_read)
+
+    @property
+    def write_chunk(self) -> int:
+        """The same in one WRITE."""
+        return _whole_pages(self._max_write, self.remote.limits.max_write)
 
     def ahead_limit(self) -> int:
         """How far ahead of a reader to be, in bytes: twice what the measured path holds."""

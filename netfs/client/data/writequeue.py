@@ -97,7 +97,7 @@ def _start(extent: Extent) -> int:
 class WriteQueue:
     """See the module.
 
-    *chunk* is the most bytes in one WRITE; *account* is told how many bytes become dirty (or,
+    *chunk* gives the most bytes in one WRITE; *account* is told how many bytes become dirty (or,
     negative, clean); *keep* says whether acknowledged bytes stay for reads.
     """
 
@@ -107,7 +107,12 @@ class WriteQueue:
     )  # fmt: skip
 
     def __init__(
-        self, extents: ExtentMap, *, chunk: int, account: Callable[[int], None], keep: bool = True
+        self,
+        extents: ExtentMap,
+        *,
+        chunk: Callable[[], int],
+        account: Callable[[int], None],
+        keep: bool = True,
     ) -> None:
         self._extents = extents
         self._chunk = chunk
@@ -163,7 +168,7 @@ class WriteQueue:
             and type(tail.data) is bytearray
             and tail.state == UNSENT
             and size < _COPY_BELOW
-            and len(tail.data) + size <= self._chunk
+            and len(tail.data) + size <= self._chunk()
             and self._items
             and tail.batch is self._items[-1]
             and self._extents.append(tail, data)
@@ -231,7 +236,7 @@ class WriteQueue:
         return None
 
     def _next_write(self, batch: Batch, *, force: bool) -> Flight | None:
-        chunk = self._chunk
+        chunk = self._chunk()
         if not force and self._extents.unsent < chunk:
             return None
         first = batch.peek()
