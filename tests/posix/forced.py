@@ -1,0 +1,22 @@
+"""What SFTP v3 on a stock OpenSSH server forces to differ from a local filesystem, and why.
+
+The tests assert the documented outcome on the mount, so that this list is neither too long nor too
+short.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORCED: Final[dict[str, str]] = {
+    "mknod: fifo, socket, device": "SFTP has no request that makes one: EPERM",
+    "rename: RENAME_EXCHANGE, RENAME_WHITEOUT": "no such request, and no safe emulation: EINVAL",
+    "stat: nlink": "SFTP v3 attributes carry no link count: 1, unless netfs made the link itself",
+    "stat: st_ino of hard links": "no inode numbers in SFTP v3",
+    "utimensat: nanoseconds": "times are 32-bit seconds: the fraction is cut off",
+    "utimensat: before 1970, after 2106": "times are unsigned 32-bit seconds",
+    "open: O_TMPFILE": "no nameless files: EOPNOTSUPP",
+    "access time": "reads served from memory do not reach the server",
+    "xattr": "no such request: EOPNOTSUPP",
+}
+"""Case -> reason."""
