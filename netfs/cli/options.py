@@ -346,7 +346,7 @@ _OWN: Final = (
     _flag(
         _S,
         "delay_connect",
-        "mount at once, connect at the first access",
+        "mount at once, connect in the background",
         semantics__delay_connect=True,
         semantics__check_root=False,
     ),

@@ -35,9 +35,11 @@ from netfs.client.identity import ask_login
 from netfs.client.mount import Mounted, MountError, MountErrorKind
 from netfs.client.parts import Parts, Root, assemble
 from netfs.client.remote.errors import ConnectError
+from netfs.client.remote.netwatch import NetWatch
 from netfs.client.remote.prompt import NoPrompter, Prompter, choose_prompter
 from netfs.client.remote.session import Session
 from netfs.client.remote.sshconfig import unsupported_keywords
+from netfs.client.remote.transport import connect
 from netfs.client.report import Report
 from netfs.fuse.errors import FuseProtocolError
 from netfs.sftp.attrs import Attrs
@@ -173,7 +175,7 @@ class Daemon:
                 capabilities = await shake_hands(
                     device,
                     cache_symlinks=self._config.cache.enabled,
-                    time_gran_ns=1 if session.has_extended_attrs else 10**9,
+                    time_gran_ns=1 if self._may_tell_nanoseconds(session) else 10**9,
                 )
             except asyncio.CancelledError:
                 if not self._stop.is_set():
@@ -189,6 +191,9 @@ class Daemon:
             parts.notifier.start()
             return await self._serve(parts, session, mounted)
 
+    def _may_tell_nanoseconds(self, session: Session) -> bool:
+        return session.has_extended_attrs or self._config.semantics.delay_connect
+
     async def _connect(self, stack: contextlib.AsyncExitStack) -> Session:
         config = self._config
         prompter: Prompter
@@ -201,11 +206,12 @@ class Daemon:
             prompter = NoPrompter()
         if self._is_first and (words := unsupported_keywords(config)):
             log.warning("not supported and ignored: %s", ", ".join(words))
-        session = Session(config, prompter)
+        background = prompter.background()
+        session = Session(config, lambda: connect(config, background))
+        stack.push_async_callback(self._close, session)
         self._report.session = session
         if not config.semantics.delay_connect:
-            await session.start()
-        stack.push_async_callback(self._close, session)
+            await session.start(await connect(config, prompter))
         return session
 
     async def _close(self, session: Session) -> None:
@@ -256,6 +262,9 @@ class Daemon:
             on_orphaned=self._on_orphaned,
         )
         control.start()
+        watch = NetWatch(lambda what: session.nudge())
+        if self._config.semantics.delay_connect:
+            self._spawn(_log_in_later(session, parts))
         running = self._group.create_task(session.run())
         serving = self._group.create_task(parts.dispatcher.run())
         stopping = self._group.create_task(self._stop.wait())
@@ -274,6 +283,7 @@ class Daemon:
             await self._end(parts)
         finally:
             control.stop()
+            watch.close()
             for task in (running, serving, stopping):
                 task.cancel()
             # the device may be closed only when nothing listens to it any more
@@ -381,6 +391,12 @@ class Daemon:
         except MountError as error:
             log.error("%s", error.message)
             return False
+
+
+async def _log_in_later(session: Session, parts: Parts) -> None:
+    """With delay_connect: whom the server takes us for is asked when there is one."""
+    await session.wait_up()
+    parts.context.identity.set_login(await ask_login(session))
 
 
 async def _pause() -> None:

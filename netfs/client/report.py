@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from netfs.client.nodes import NodeTable
     from netfs.client.parts import Parts
     from netfs.client.remote.link import LinkStatus
-    from netfs.client.remote.session import Session
+    from netfs.client.remote.session import Session, SessionStatistics
 
 Body = dict[str, Any]
 
@@ -44,6 +44,8 @@ class Report:
         body: Body = {"waiting": 0, "link": "connecting"}
         if self.session is not None:
             body.update(self._link(self.session.status, now))
+            round_trip_s = self.session.links.round_trip.shortest_s
+            body["rtt_ms"] = round(round_trip_s * 1e3, 2) or None
         if self.parts is not None:
             rows = self.parts.dispatcher.in_flight()
             body["waiting"] = len(rows)
@@ -66,6 +68,7 @@ class Report:
             "extensions": sorted(name.decode(errors="replace") for name in session.extensions),
             "limits": session.limits._asdict(),
         }
+        body["session"] = _session(session.statistics())
         body["files"] = _files(files)
         body["names"] = _names(parts.context.nodes)
         body["requests"] = _requests(parts.dispatcher)
@@ -115,6 +118,12 @@ class Report:
             "reconnects": status.reconnects,
             "attempts": status.attempts,
         }
+
+
+def _session(found: SessionStatistics) -> Body:
+    body = found._asdict()
+    body["now"] = found.now._asdict() if found.now is not None else None
+    return body
 
 
 def _files(files: FileStatistics) -> Body:
