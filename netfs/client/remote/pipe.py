@@ -59,6 +59,7 @@ class PipeLink:
         self._argv = ssh_argv(config)
         self.max_channels = max(1, config.ssh.max_conns)
         self._processes: dict[StreamChannel, _Process] = {}
+        self._reaping: set[asyncio.Future[None]] = set()
         self._lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -81,7 +82,9 @@ class PipeLink:
 
     def _ended(self, channel: StreamChannel, reason: Exception | None) -> None:
         process = self._processes.pop(channel)
-        process.reaping = asyncio.ensure_future(process.close())
+        reaping = asyncio.ensure_future(process.close())
+        self._reaping.add(reaping)
+        reaping.add_done_callback(self._reaping.discard)
         if reason is not None and not self._lost.done():
             self._lost.set_result(reason)
 
@@ -107,12 +110,16 @@ class PipeLink:
 
     async def close(self) -> None:
         """See channel.Link."""
-        processes = list(self._processes.values())
         for channel in list(self._processes):
             channel.close()
-        for process in processes:
-            await process.close()
+        ending = [channel.ended for channel in self._processes]
+        if ending:
+            await asyncio.wait(ending, timeout=2.0)
         self.abort()
+        if ending:
+            await asyncio.wait(ending)  # aborted channels end by themselves, very soon
+        if self._reaping:
+            await asyncio.wait(self._reaping)
 
 
 class _Process(asyncio.Protocol):
@@ -123,7 +130,6 @@ class _Process(asyncio.Protocol):
         self.socket = sock
         self._said = bytearray()
         self._errors: asyncio.BaseTransport | None = None
-        self.reaping: asyncio.Future[None] | None = None
 
     @classmethod
     async def start(cls, argv: Sequence[str]) -> _Process:

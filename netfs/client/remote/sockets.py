@@ -62,7 +62,8 @@ async def open_tcp(
         # An address that says nothing is asked again after the others: a fresh SYN gets through
         # within seconds of the network's return, TCP's own retries may be half a minute apart.
         # The caller's deadline ends it.
-        address_family, kind, protocol, _, address = waiting.pop(0)
+        candidate = waiting.pop(0)
+        address_family, kind, protocol, _, address = candidate
         try:
             sock = socket.socket(address_family, kind | socket.SOCK_NONBLOCK, protocol)
         except OSError as exc:  # a family the system does not have (IPv6 switched off)
@@ -75,7 +76,7 @@ async def open_tcp(
                 await loop.sock_connect(sock, address)
         except TimeoutError:
             sock.close()
-            waiting.append((address_family, kind, protocol, "", address))
+            waiting.append(candidate)
         except OSError as exc:
             sock.close()
             failures.append(exc)

@@ -77,7 +77,7 @@ def _settings(
     for file in _files(ssh, who):
         reader.read(file)
     if reader.wants_final:
-        reader = _Reader(host, who, words, final=True)
+        reader = _Reader(host, who, reader.words, final=True)  # what is set stays
         for file in _files(ssh, who):
             reader.read(file)
     return settings(reader.words, host, who, os.environ)

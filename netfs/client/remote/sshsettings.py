@@ -168,7 +168,13 @@ def bad(message: str) -> ConnectError:
 
 def unsupported(words: Words) -> list[str]:
     """Those of *words* that change something for the user and that netfs does not do."""
-    return sorted(word for word in words if word not in HONOURED and word not in HARMLESS)
+    return sorted(
+        word
+        for word, values in words.items()
+        if word not in HONOURED
+        and word not in HARMLESS
+        and list(values[:1]) not in (["no"], ["none"])  # what netfs does not do anyway
+    )
 
 
 def settings(words: Words, alias: str, who: Person, environ: Mapping[str, str]) -> Settings:

@@ -71,6 +71,9 @@ class Script(NoPrompter):
     def notice(self, text: str) -> None:
         self.notices.append(text)
 
+    def background(self) -> Prompter:
+        return NoPrompter()
+
 
 def config_for(
     port: int | None,

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -223,7 +223,7 @@ async def test_without_anybody_to_ask_an_encrypted_key_is_named(
 
 
 @pytest.fixture
-def agent(tmp_path: Path, sshd: Sshd) -> str:
+def agent(tmp_path: Path, sshd: Sshd) -> Iterator[str]:
     """An agent's socket; it holds two keys, the second of which is the right one."""
     path = str(tmp_path / "agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)

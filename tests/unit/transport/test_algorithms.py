@@ -1,0 +1,70 @@
+"""Which algorithms are offered in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from netfs.client.remote.algorithms import ciphers, cpu_flags, expand, with_known_first
+
+DEFAULT = ("a1", "a2", "b1")
+SUPPORTED = ("b2", "a1", "a2", "b1", "c1")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (None, ["a1", "a2", "b1"]),
+        ("c1,a1", ["c1", "a1"]),
+        ("c1,nobody-has-this", ["c1"]),
+        ("nobody-has-this", []),
+        ("b*", ["b2", "b1"]),
+        ("+c1", ["a1", "a2", "b1", "c1"]),
+        ("+a1", ["a1", "a2", "b1"]),
+        ("-a*", ["b1"]),
+        ("-*", []),
+        ("^b1,c1", ["b1", "c1", "a1", "a2"]),
+        ("a1, a2", ["a1", "a2"]),
+    ],
+)
+def test_lists_and_changes_of_the_default(spec: str | None, expected: list[str]) -> None:
+    assert expand(spec, DEFAULT, SUPPORTED) == expected
+
+
+def test_defaults_that_are_not_supported_are_left_out() -> None:
+    assert expand(None, ("x", "a1"), SUPPORTED) == ["a1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "first"),
+    [
+        (["aes", "pclmulqdq"], "aes128-gcm@openssh.com"),
+        (["aes", "pmull"], "aes128-gcm@openssh.com"),
+        (["aes"], "chacha20-poly1305@openssh.com"),
+        ([], "chacha20-poly1305@openssh.com"),
+    ],
+)
+def test_the_fast_cipher_of_the_machine_is_first(flags: list[str], first: str) -> None:
+    assert ciphers(flags)[0] == first
+    assert sorted(ciphers(flags)) == sorted(ciphers([]))
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("processor : 0\nflags\t\t: fpu aes\nflags : other\n", ["fpu", "aes"]),
+        ("Features\t: fp pmull aes\n", ["fp", "pmull", "aes"]),
+        ("nothing here\n", []),
+    ],
+)
+def test_cpu_flags(text: str, flags: list[str]) -> None:
+    assert cpu_flags(text) == flags
+
+
+def test_types_of_known_keys_come_first() -> None:
+    names = ["ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"]
+    assert with_known_first(names, ["ssh-rsa"]) == [
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+        "ssh-ed25519",
+    ]
+    assert with_known_first(names, []) == names
