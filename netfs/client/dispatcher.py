@@ -14,16 +14,18 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
-from netfs.client.operations.refused import Refusal
 from netfs.client.stats import RequestCounters, slot
 from netfs.fuse import handshake, requests
 from netfs.fuse.abi import Opcode
 from netfs.fuse.errors import FuseProtocolError, MalformedRequest, UnsupportedVersion
 from netfs.fuse.replies import EMPTY, ERRNO_MAX, Reply
+
+if TYPE_CHECKING:
+    from netfs.client.operations.refused import Refusal
 
 log = logging.getLogger(__name__)
 wire_log = logging.getLogger("netfs.fuse")
