@@ -20,6 +20,14 @@ _SHORT: Final = "netfs[%(process)d]: %(message)s"  # syslog adds the time and th
 _MAX_LINE: Final = 2000
 
 
+def configure_start() -> None:
+    """While a mount is made that will go to the background: warnings for who waits for it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("netfs: %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
 def configure(config: DaemonConfig, *, foreground: bool) -> None:
     """Send the log of this process where *config* says; called again it replaces what was."""
     root = logging.getLogger()

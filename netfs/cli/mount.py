@@ -50,6 +50,7 @@ def mount(config: Config) -> int:
     if config.daemon.foreground:
         logs.configure(config.daemon, foreground=True)
         return _supervise(config, None)
+    logs.configure_start()
     read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()

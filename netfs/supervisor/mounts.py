@@ -116,19 +116,18 @@ def _fusermount(point: str, *, lazy: bool) -> None:
         raise OSError(code, text or os.strerror(code), point)
 
 
-def detach(point: str) -> bool:
-    """Take away every fuse mount at *point*, lazily; whether nothing is left there.
+def detach(point: str, minor: int) -> bool:
+    """Take the FUSE mount of device *minor* away from *point*, lazily; whether it is gone.
 
-    Only the topmost mount is taken while it is a FUSE one: somebody else's mount stays.
+    What else is mounted there stays: it is somebody else's.
     """
     for _ in range(8):  # mounts may be stacked, but not endlessly
         mount = find(point)
-        if mount is None or not mount.is_fuse:
+        if mount is None or not mount.is_fuse or mount.minor != minor:
             return True
         try:
             umount(point, lazy=True)
         except OSError as error:
-            if error.errno == errno.EINVAL:
-                continue  # gone between looking and unmounting
-            return False
-    return find(point) is None
+            if error.errno != errno.EINVAL:  # gone between looking and unmounting
+                return False
+    return False

@@ -73,6 +73,8 @@ class Supervisor:
         self._worker: Worker | None = None
         self._generation = 0
         self._was_ready = False
+        self._minor: int | None = None  # the device of our mount
+        self._before: int | None = None  # of what was mounted there before it
         self._fusectl: Control | None = None
         self._waiting = watchdog.Waiting()
         self._waiting_count: int | None = None
@@ -145,6 +147,8 @@ class Supervisor:
         self._beat = {}
         self._last_beat = time.monotonic()
         self._waiting = watchdog.Waiting()
+        self._minor = None
+        self._before = self._topmost()
         self._worker = Worker(self._run_child, self._generation)
         self._selector.register(self._worker.channel, selectors.EVENT_READ, self._on_channel)
 
@@ -244,12 +248,11 @@ class Supervisor:
     def _attach(self) -> None:
         """Look up the new mount in the control filesystem."""
         self._detach_fusectl()
-        if self._settings.mountpoint is not None:
-            mount = mounts.find(self._settings.mountpoint)
-            if mount is not None:
-                self._fusectl = Control(mount.minor)
-                if not self._fusectl.available:
-                    log.info("no fuse control filesystem; the watchdog can only end the worker")
+        self._minor = self._topmost()
+        if self._minor is not None:
+            self._fusectl = Control(self._minor)
+            if not self._fusectl.available:
+                log.info("no fuse control filesystem; the watchdog can only end the worker")
 
     def _detach_fusectl(self) -> None:
         if self._fusectl is not None:
@@ -286,11 +289,7 @@ class Supervisor:
             self._finish(code if code > 0 else 1)
             return
         # looked at before unmounting: a mount that is still there was aborted, not unmounted
-        remains = (
-            self._settings.mountpoint is not None
-            and worker.is_mounted
-            and _is_there(self._settings.mountpoint)
-        )
+        remains = self._minor is not None and self._topmost() == self._minor
         self._unmount()
         if self._stopping:
             self._finish(EXIT_INTERRUPTED if code == EXIT_INTERRUPTED else max(0, code))
@@ -348,10 +347,19 @@ class Supervisor:
         else:
             self._start()
 
-    def _unmount(self) -> None:
+    def _topmost(self) -> int | None:
+        """The device of the FUSE mount that is seen at the mountpoint."""
         point = self._settings.mountpoint
+        mount = mounts.find(point) if point is not None else None
+        return mount.minor if mount is not None and mount.is_fuse else None
+
+    def _unmount(self) -> None:
+        """Take our mount away, if it is there; somebody else's stays."""
         self._detach_fusectl()
-        if point is not None and not mounts.detach(point):
+        point, minor = self._settings.mountpoint, self._minor
+        if minor is None and (found := self._topmost()) != self._before:
+            minor = found  # the worker ended between mounting and telling
+        if point is not None and minor is not None and not mounts.detach(point, minor):
             log.error("%s: can't be unmounted; 'umount -l %s' as root may help", point, point)
 
     # --- watching -------------------------------------------------------------------------
@@ -427,11 +435,11 @@ class Supervisor:
             # the last descriptor of /dev/fuse closes with the worker, which ends the connection
             self._end_stuck(self._worker)
         point = self._settings.mountpoint
-        if point is not None:
+        if point is not None and self._minor is not None and self._topmost() == self._minor:
             if not done:
                 with contextlib.suppress(OSError):  # -f fails with EBUSY, but it aborts
                     mounts.umount(point, force=True)
-            mounts.detach(point)
+            mounts.detach(point, self._minor)
         if done and not self._settings.remount and self._worker is not None:
             self._worker.signal(signal.SIGTERM)
         return done
@@ -533,11 +541,6 @@ class Supervisor:
         if self._worker is None:
             return "waiting to mount again"
         return "mounted" if self._worker.is_ready else "mounting"
-
-
-def _is_there(point: str) -> bool:
-    mount = mounts.find(point)
-    return mount is not None and mount.is_fuse
 
 
 def _name(code: int) -> str:
