@@ -76,7 +76,9 @@ class Remote(Protocol):
 
     async def statvfs(self, path: bytes) -> StatVfs: ...
 
-    async def open(self, path: bytes, pflags: int, mode: int | None = None) -> RemoteHandle: ...
+    async def open(self, path: bytes, pflags: int, mode: int | None = None) -> RemoteHandle:
+        """APPEND may be refused (EINVAL): writes are sent again at their offsets."""
+        ...
 
     async def open_stat(
         self, path: bytes, pflags: int, mode: int | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Final
@@ -164,12 +165,19 @@ _TOLD: Final[Mapping[bytes, int]] = {
 strerror(3) there; OpenSSH has one fixed text per code ("Permission denied" is both, and EACCES
 is then the right guess only if the table says so: it is left out below)."""
 
+_NAMED: Final = re.compile(rb"\((E[A-Z0-9]{2,15})\)$")
+"""The true errno at the end of netfs's own server's messages.  Source: docs/protocol.md."""
+_BY_NAME: Final = {name: number for number, name in errno.errorcode.items()}
+
 NAME_MAX: Final = 255  # bytes.  Source: linux/limits.h
 PATH_MAX: Final = 4096  # bytes with the final NUL.  Source: linux/limits.h
 
 
 def rule(request: object, code: int, message: bytes) -> Rule:
     """The errno, or what to look at."""
+    named = _NAMED.search(message)
+    if named is not None and named[1].decode() in _BY_NAME:
+        return _BY_NAME[named[1].decode()]
     told = _TOLD.get(message.strip().lower().rstrip(b"."))
     if told is not None and not (told == errno.EACCES and code == Status.PERMISSION_DENIED):
         return told

@@ -8,11 +8,12 @@ Session's.  No cache, no identity.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
 import stat as stat_module
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from netfs.client.config import SemanticsConfig
@@ -50,6 +51,21 @@ _DEFAULT_PACKET: Final = 34_000
 _IDS_AT_ONCE: Final = 1024  # of users-groups-by-id: 4 KiB of ids, at most 64 KiB of names back
 
 _T = TypeVar("_T")
+
+
+def _usable(told: Limits) -> Limits:
+    """Limits to work with: the server's, bounded, the draft's where it is silent."""
+    packet = told.max_packet or _DEFAULT_PACKET
+    room = max(1024, packet - _WRITE_HEAD)
+    return Limits(
+        packet,
+        min(told.max_read or min(room, _DEFAULT_BLOCK), _LARGEST_BLOCK),
+        min(told.max_write or min(room, _DEFAULT_BLOCK), _LARGEST_BLOCK),
+        told.max_handles,
+    )
+
+
+DEFAULT_LIMITS: Final = _usable(Limits())
 
 
 class SftpHandle:
@@ -93,7 +109,7 @@ class SftpFiles:
     def __init__(self, requester: Requester, version: Version, semantics: SemanticsConfig) -> None:
         self.requester = requester
         self.extensions = frozenset(version.extensions)
-        self.limits = _usable(Limits())
+        self.limits = DEFAULT_LIMITS
         self.has_extended_attrs = False
         self.can_replace = ext.POSIX_RENAME in self.extensions and not semantics.rename_workaround
         self._rename_xdev = semantics.rename_xdev
@@ -135,11 +151,13 @@ class SftpFiles:
     async def realpath(self, path: bytes) -> bytes:
         return await self._name(req.Realpath(path))
 
-    async def scandir(self, path: bytes) -> AsyncIterator[list[DirEntry]]:
+    async def scandir(self, path: bytes) -> AsyncGenerator[list[DirEntry], None]:
         """The whole directory in batches."""
         try:
-            async for batch in listing.scan(self.requester, path, self._report_illegal):
-                yield batch
+            scan = listing.scan(self.requester, path, self._report_illegal)
+            async with contextlib.aclosing(scan) as batches:
+                async for batch in batches:
+                    yield batch
         except StatusError as exc:
             raise await self.error_of(exc) from exc
 
@@ -322,7 +340,12 @@ class SftpFiles:
             await self._done(ext.Fsync(handle.handle))
 
     async def close(self, handle: SftpHandle) -> None:
-        await self._done(req.Close(handle.handle))
+        """Cancelling doesn't keep the CLOSE from leaving."""
+        request = req.Close(handle.handle)
+        response = await asyncio.shield(self.requester.ask(request))
+        assert isinstance(response, StatusResponse)
+        if response.code != Status.OK:
+            raise await self.error_of(StatusError(request, response))
 
     async def copy_data(
         self, source: SftpHandle, offset: int, length: int, dest: SftpHandle, dest_offset: int
@@ -381,18 +404,6 @@ class SftpFiles:
             _log.warning(
                 "the server lists the illegal name %r; such names are left out", name[:300]
             )
-
-
-def _usable(told: Limits) -> Limits:
-    """Limits to work with: the server's, bounded, the draft's where it is silent."""
-    packet = told.max_packet or _DEFAULT_PACKET
-    room = max(1024, packet - _WRITE_HEAD)
-    return Limits(
-        packet,
-        min(told.max_read or min(room, _DEFAULT_BLOCK), _LARGEST_BLOCK),
-        min(told.max_write or min(room, _DEFAULT_BLOCK), _LARGEST_BLOCK),
-        told.max_handles,
-    )
 
 
 def _unsayable(exc: LocalProtocolError, request: req.Request) -> OSError:

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from netfs.client.remote.api import DirEntry
@@ -31,7 +31,7 @@ _NAME_MAX: Final = 255  # bytes.  Source: linux/limits.h
 
 async def scan(
     requester: Requester, path: bytes, report_illegal: Callable[[bytes], None]
-) -> AsyncIterator[list[DirEntry]]:
+) -> AsyncGenerator[list[DirEntry], None]:
     """The entries of *path* in batches.
 
     Raises:

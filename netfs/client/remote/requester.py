@@ -51,6 +51,10 @@ class Disconnected(Exception):
         self.sent = sent
 
 
+class Expired(Disconnected):
+    """No answer came in the time that a request may take while the link is in doubt."""
+
+
 class Links(NamedTuple):
     """What the channels of one link share: the measured way to the server."""
 
@@ -124,6 +128,7 @@ class Requester:
         self._paused = False
         self._requests = self._answers = self._abandoned = self._orphans = 0
         self._bytes_sent = self._bytes_received = 0
+        self.heard_at = clock()  # when the server said something last
         for lane in (self._reads, self._writes):
             lane.window.subscribe(self._room_came)
 
@@ -156,6 +161,7 @@ class Requester:
         future.size = 0
         future.window = None
         future.handle = None
+        future.sent_at = self._clock()  # until it is really sent: since when it waits
         if self._ended.done():
             future.set_exception(Disconnected(self._ended.result(), sent=False))
             return future
@@ -216,6 +222,16 @@ class Requester:
                 return future.sent_at
         return None
 
+    def expire(self, before: float, reason: str) -> None:
+        """Give up what waits since *before*: Expired; the answers are reaped when they come."""
+        for _, future in self._connection.waiting():
+            if not future.done() and future.sent_at < before:
+                future.set_exception(Expired(reason, sent=True))
+        for queue in (self._small, self._reads.queue, self._writes.queue):
+            for future in queue:
+                if not future.done() and future.sent_at < before:
+                    future.set_exception(Expired(reason, sent=False))
+
     def close(self) -> None:
         """Send what is queued, then close the channel."""
         if self._channel is not None:
@@ -250,7 +266,7 @@ class Requester:
             _log.warning("the server broke the SFTP protocol: %s", exc)
             self.abort(f"the server broke the SFTP protocol: {exc}")
             return
-        now = self._clock()
+        now = self.heard_at = self._clock()
         for event in events:
             if isinstance(event, Version):
                 if not self._version.done():

@@ -1,0 +1,194 @@
+"""Open files that survive reconnects: each is opened again by its path, if it still is the same.
+
+Which file is the same is decided by ``opened.py``.  A handle that can't come back is broken for
+good: ESTALE where the file is gone or another one, else what the server said (EACCES ...).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from netfs.client.remote.files import SftpFiles, SftpHandle
+from netfs.client.remote.opened import OpenedFile, OpenedFiles
+from netfs.client.remote.replay import REOPEN_MASK
+from netfs.client.remote.requester import Disconnected
+from netfs.sftp.attrs import Attrs
+
+_log = logging.getLogger(__name__)
+
+_GONE: Final = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG)
+)
+"""The path leads to nothing that could be the file."""
+_FOREVER: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
+"""Somebody decided that we may not have it any more.  Other errors (EMFILE, EIO) may pass."""
+
+
+class SessionHandle:
+    """An open file.  Implements ``api.RemoteHandle``."""
+
+    __slots__ = (
+        "broken",
+        "busy",
+        "file",
+        "files",
+        "idle",
+        "is_closed",
+        "pflags",
+        "reopening",
+        "sftp",
+    )
+
+    def __init__(self, file: OpenedFile, pflags: int, files: SftpFiles, sftp: SftpHandle) -> None:
+        self.file = file
+        self.pflags = pflags
+        self.files = files  # the conversation in which ``sftp`` is valid
+        self.sftp = sftp
+        self.broken: int | None = None  # errno of every use from now on
+        self.reopening: asyncio.Task[None] | None = None
+        self.busy = 0  # requests under way, over reconnects
+        self.idle: asyncio.Event | None = None  # set when ``busy`` comes to 0
+        self.is_closed = False
+
+    @property
+    def path(self) -> bytes:
+        return self.file.path
+
+    @path.setter
+    def path(self, path: bytes) -> None:
+        self.file.path = path
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else errno.errorcode.get(self.broken or 0, "open")
+        return f"<SessionHandle {state} {self.file!r}>"
+
+
+class SessionHandles:
+    """All open files of a session."""
+
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        self._spawn = spawn
+        self._handles: set[SessionHandle] = set()
+        self._refreshing: set[OpenedFile] = set()
+        self.opened = OpenedFiles()
+        self.reopened = 0
+        self.stale = 0
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def add(
+        self, files: SftpFiles, sftp: SftpHandle, attrs: Attrs, *, truncated: bool
+    ) -> SessionHandle:
+        """A file was just opened; *attrs* are what the server says of it."""
+        file = self.opened.attach(sftp.path, attrs, truncated=truncated)
+        handle = SessionHandle(file, sftp.pflags, files, sftp)
+        self._handles.add(handle)
+        return handle
+
+    def discard(self, handle: SessionHandle) -> None:
+        """It is closed."""
+        self._handles.remove(handle)
+        self.opened.detach(handle.file)
+
+    async def ready(self, handle: SessionHandle, files: SftpFiles) -> None:
+        """See that *handle* is open in the conversation of *files*.
+
+        Raises:
+            OSError: it can't be opened again.
+            Disconnected
+        """
+        while handle.files is not files:
+            if handle.broken is not None:
+                raise OSError(handle.broken, os.strerror(handle.broken), handle.path)
+            if handle.is_closed and not handle.busy:
+                return
+            if handle.reopening is None:
+                handle.reopening = self._spawn(self._reopen(handle, files))
+            # Shielded: others may wait for it, and a cancelled OPEN would have to come again.
+            await asyncio.shield(handle.reopening)
+            if files.requester.is_ended:
+                raise Disconnected("the link was lost again", sent=False)
+
+    def reopen_all(self, files: SftpFiles) -> None:
+        """A new conversation has begun: get the files back before others change them."""
+        for handle in self._handles:
+            if handle.broken is None and (not handle.is_closed or handle.busy):
+                task = self._spawn(self.ready(handle, files))
+                task.add_done_callback(_forget_outcome)
+
+    async def _reopen(self, handle: SessionHandle, files: SftpFiles) -> None:
+        file = handle.file
+        try:
+            if file.is_removed:
+                self._break(handle, errno.ESTALE, "it was removed")
+                return
+            try:
+                sftp = await files.open(file.path, handle.pflags & REOPEN_MASK)
+            except OSError as exc:
+                if exc.errno in _GONE:
+                    self._break(handle, errno.ESTALE, f"{exc.strerror}")
+                elif exc.errno in _FOREVER:
+                    self._break(handle, exc.errno or errno.EIO, f"{exc.strerror}")
+                else:
+                    raise
+                return
+            try:
+                attrs = await files.fstat(sftp)
+            except BaseException:
+                files.requester.dismiss(sftp.handle)
+                raise
+            if not file.fits(attrs):
+                files.requester.dismiss(sftp.handle)
+                self._break(handle, errno.ESTALE, "another file, or changed by somebody else")
+                return
+            if handle.is_closed and not handle.busy:
+                files.requester.dismiss(sftp.handle)
+                return
+            file.learn(attrs)
+            handle.sftp = sftp
+            handle.files = files
+            self.reopened += 1
+        finally:
+            handle.reopening = None
+
+    def _break(self, handle: SessionHandle, number: int, reason: str) -> None:
+        handle.broken = number
+        self.stale += 1
+        _log.warning("the open file %r is lost after the reconnect: %s", handle.path, reason)
+
+    def seen(self, path: bytes, attrs: Attrs, files: SftpFiles | None) -> None:
+        """The server said *attrs* of *path*: if an open file no longer fits, ask its handle."""
+        for file in self.opened.at(path):
+            if not file.fits(attrs):
+                for handle in self._handles:
+                    if handle.file is file:
+                        self.refresh(handle, files)
+                        break
+
+    def refresh(self, handle: SessionHandle, files: SftpFiles | None) -> None:
+        """Somebody else changes the open file: learn how it is now, through the handle."""
+        if files is None or handle.files is not files or handle.is_closed:
+            return
+        if handle.file not in self._refreshing:
+            self._refreshing.add(handle.file)
+            _ = self._spawn(self._refresh(handle, files))
+
+    async def _refresh(self, handle: SessionHandle, files: SftpFiles) -> None:
+        try:
+            handle.file.learn(await files.fstat(handle.sftp))
+        except (OSError, Disconnected) as exc:
+            _log.debug("fstat of %r: %s", handle.path, exc)  # then the old version stands
+        finally:
+            self._refreshing.discard(handle.file)
+
+
+def _forget_outcome(task: asyncio.Task[None]) -> None:
+    """Who needs the file will see the error again; reading it silences asyncio's warning."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,175 @@
+"""What is known of the files that handles are open on, so that they can be opened again.
+
+Pure bookkeeping: names (renames and removals made here are followed) and the version.  After a
+reconnect a file is taken for the same one only if what the server says of it fits what it said
+before and what was written here since.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from netfs.sftp.attrs import Attrs
+
+
+class OpenedFile:
+    """One file that handles are open on.
+
+    The size is a range while writes are under way: after a lost link nobody knows which of them
+    arrived.
+    """
+
+    __slots__ = (
+        "_high",
+        "_in_flight",
+        "_ino",
+        "_is_exact",
+        "_kind",
+        "_low",
+        "_mtime",
+        "is_removed",
+        "path",
+        "users",
+    )
+
+    def __init__(self, path: bytes, attrs: Attrs) -> None:
+        self.path = path
+        self.is_removed = False  # no name leads to it any more
+        self.users = 0  # handles
+        self._in_flight = 0  # changes that are sent and not acknowledged
+        self._kind = stat.S_IFMT(attrs.mode) if attrs.mode is not None else None
+        self._ino: int | None = None
+        self._low = self._high = 0
+        self._mtime = 0
+        self._is_exact = False  # size and mtime are as the server said last
+        self.learn(attrs)
+
+    def __repr__(self) -> str:
+        size = self._low if self._low == self._high else f"{self._low}..{self._high}"
+        return f"<OpenedFile {self.path!r} size={size} mtime={self._mtime}>"
+
+    @property
+    def size_high(self) -> int:
+        """The size that the file can have at most, as far as known."""
+        return self._high
+
+    def learn(self, attrs: Attrs) -> None:
+        """The server said this of the open file."""
+        if attrs.size is None or attrs.mtime is None:
+            return
+        self._ino = attrs.ino if attrs.ino is not None else self._ino
+        if self._in_flight:
+            self._low = min(self._low, attrs.size)
+            self._high = max(self._high, attrs.size)
+            return
+        self._low = self._high = attrs.size
+        self._mtime = attrs.mtime
+        self._is_exact = True
+
+    def learn_kind(self, attrs: Attrs) -> None:
+        """It was opened through a symlink: *attrs* are the file's own."""
+        if attrs.mode is not None:
+            self._kind = stat.S_IFMT(attrs.mode)
+        self._ino = attrs.ino
+        self.learn(attrs)
+
+    def fits(self, attrs: Attrs) -> bool:
+        """Whether a file with *attrs* can be this one."""
+        if attrs.mode is not None and stat.S_IFMT(attrs.mode) != self._kind:
+            return False
+        if self._ino is not None and attrs.ino is not None:
+            return attrs.ino == self._ino
+        if attrs.size is None or attrs.mtime is None:
+            return False
+        if self._is_exact:
+            return attrs.size == self._low and attrs.mtime == self._mtime
+        return self._low <= attrs.size <= self._high and attrs.mtime >= self._mtime
+
+    # Our own changes: begun when first sent, ended when acknowledged or refused.
+
+    def write_begun(self, end: int) -> None:
+        self._in_flight += 1
+        self._is_exact = False
+        self._high = max(self._high, end)
+
+    def write_ended(self, end: int, *, done: bool) -> None:
+        self._in_flight -= 1
+        if done:
+            self._low = max(self._low, end)
+
+    def change_begun(self, attrs: Attrs) -> None:
+        """A SETSTAT that touches what the version is made of."""
+        self._in_flight += 1
+        self._is_exact = False
+        if attrs.size is not None:
+            self._low = min(self._low, attrs.size)
+            self._high = max(self._high, attrs.size)
+        if attrs.mtime is not None:
+            self._mtime = min(self._mtime, attrs.mtime)
+
+    def change_ended(self, attrs: Attrs, *, done: bool) -> None:
+        self._in_flight -= 1
+        if not done or self._in_flight:
+            return
+        if attrs.size is not None:
+            self._low = self._high = attrs.size
+        if attrs.mtime is not None:
+            self._mtime = attrs.mtime
+            self._is_exact = self._low == self._high
+
+
+def touches_version(attrs: Attrs) -> bool:
+    """Whether setting *attrs* changes what a version is known by."""
+    return attrs.size is not None or attrs.mtime is not None or attrs.mtime_ns is not None
+
+
+class OpenedFiles:
+    """All of them, by path."""
+
+    __slots__ = ("_files",)
+
+    def __init__(self) -> None:
+        self._files: set[OpenedFile] = set()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def attach(self, path: bytes, attrs: Attrs, *, truncated: bool) -> OpenedFile:
+        """The file that a new handle is open on; *attrs* are the server's at the opening."""
+        for file in self.at(path):
+            if truncated or file.fits(attrs):
+                break
+        else:
+            file = OpenedFile(path, attrs)
+            self._files.add(file)
+        file.users += 1
+        file.learn(attrs)
+        return file
+
+    def detach(self, file: OpenedFile) -> None:
+        """A handle of *file* is closed."""
+        file.users -= 1
+        if not file.users:
+            self._files.discard(file)
+
+    def at(self, path: bytes) -> Iterator[OpenedFile]:
+        """The open files that have this name."""
+        for file in self._files:
+            if file.path == path and not file.is_removed:
+                yield file
+
+    def removed(self, path: bytes) -> None:
+        """The name *path* was removed."""
+        for file in list(self.at(path)):
+            file.is_removed = True
+
+    def renamed(self, old: bytes, new: bytes) -> None:
+        """*old*, a file or a directory, has the name *new* now; what had it is gone."""
+        if old == new or not self._files:
+            return
+        self.removed(new)
+        below = old + b"/"
+        for file in self._files:
+            if file.path == old or file.path.startswith(below):
+                file.path = new + file.path[len(old) :]
