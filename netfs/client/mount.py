@@ -13,7 +13,9 @@ import enum
 import errno
 import os
 import re
+import select
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -269,23 +271,36 @@ def _look(path: str, *, careful: bool) -> tuple[int, int]:
         "try: print(0, os.stat(sys.argv[1]).st_mode)\n"
         "except OSError as error: print(error.errno, 0)\n"
     )
-    # Not subprocess.run: it would wait for a child that even SIGKILL does not end.
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", program, path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-    )
+    # Not subprocess: it would wait for a child that even SIGKILL does not end.
+    output, their_end = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        out, _ = child.communicate(timeout=LOOK_S)
-        number, mode = out.split()
+        child = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", program, path],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, their_end, 1),
+                (os.POSIX_SPAWN_DUP2, null, 2),
+            ],
+        )
+        os.close(their_end)
+        their_end = -1
+        is_over, _, _ = select.select([output], [], [], LOOK_S)
+        if not is_over:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, os.WNOHANG)  # what is still stuck is reaped when we end
+            return errno.ETIMEDOUT, 0
+        number, mode = os.read(output, 100).split()
+        os.waitpid(child, 0)
         return int(number), int(mode)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        return errno.ETIMEDOUT, 0
     except ValueError:
         return errno.EIO, 0  # the child failed without saying why
+    finally:
+        for fd in (output, null, their_end):
+            if fd >= 0:
+                os.close(fd)
 
 
 def _take_over(fd: int) -> Mounted:
