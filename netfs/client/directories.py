@@ -106,6 +106,7 @@ class DirectoryTable:
         self._next_fh = 1
         self._listings: dict[int, Listing] = {}  # by nodeid, those under way
         self.fetched = 0  # listings, since the start
+        self.on_listed: Callable[[Node], None] = lambda node: None  # told of each complete one
 
     # --- open directories ------------------------------------------------------------------------
 
@@ -190,6 +191,7 @@ class DirectoryTable:
         self.fetched += 1
         self._coherence.listed(node, names, at, asked)
         listing.done = True
+        self.on_listed(node)
 
     def _learn(
         self, node: Node, name: bytes, attrs: Attrs, at: float, asked: int, believed: bool

@@ -85,6 +85,16 @@ def assemble(
         spawn=spawn,
         follow_symlinks=config.semantics.follow_symlinks,
     )
+    tree = TreeReadAhead(
+        config.cache,
+        nodes=nodes,
+        remote=session,
+        coherence=coherence,
+        directories=directories,
+        files=files,
+        clock=clock,
+        spawn=spawn,
+    )
     context = Context(
         config=config,
         remote=session,
@@ -93,7 +103,7 @@ def assemble(
         directories=directories,
         identity=identity,
         coherence=coherence,
-        tree=TreeReadAhead(),
+        tree=tree,
         notifier=notifier,
         clock=clock,
         spawn=spawn,

@@ -102,6 +102,10 @@ class Content:
         self.versions: list[Attrs] = []
 
     @property
+    def is_complete(self) -> bool:
+        return False
+
+    @property
     def has_unsent(self) -> bool:
         return self.unsent_size is not None
 
@@ -198,19 +202,30 @@ async def mounted(
     nodes = NodeTable(root, max_entries=max_entries)
     coherence = Coherence(config.cache, nodes=nodes, remote=remote, notifier=notes, clock=clock)
     files = Files(remote, nodes)
+    directories_ = DirectoryTable(
+        nodes=nodes,
+        remote=remote,
+        coherence=coherence,
+        clock=clock,
+        spawn=spawn,
+        follow_symlinks=config.semantics.follow_symlinks,
+    )
+    tree = TreeReadAhead(
+        config.cache,
+        nodes=nodes,
+        remote=remote,
+        coherence=coherence,
+        directories=directories_,
+        files=files,  # type: ignore[arg-type]  # only what these handlers use of it
+        clock=clock,
+        spawn=spawn,
+    )
     ctx = Context(
         config=config,
         remote=remote,
         nodes=nodes,
         files=files,  # type: ignore[arg-type]  # only what these handlers use of it
-        directories=DirectoryTable(
-            nodes=nodes,
-            remote=remote,
-            coherence=coherence,
-            clock=clock,
-            spawn=spawn,
-            follow_symlinks=config.semantics.follow_symlinks,
-        ),
+        directories=directories_,
         identity=Identity(
             config.identity,
             local_uid=501,
@@ -219,7 +234,7 @@ async def mounted(
             shared=config.mount.allow_other,
         ),
         coherence=coherence,
-        tree=TreeReadAhead(),
+        tree=tree,
         notifier=notes,
         clock=clock,
         spawn=spawn,

@@ -82,19 +82,20 @@ class Rig:
         )
         self.files.pool.wall_clock = lambda: float(remote.now)  # type: ignore[method-assign]
         self._tasks: set[asyncio.Task[None]] = set()
+        directories = DirectoryTable(
+            nodes=self.nodes,
+            remote=remote,
+            coherence=coherence,
+            clock=self.clock,
+            spawn=self._spawn,
+            follow_symlinks=False,
+        )
         self.ctx = Context(
             config=self.config,
             remote=remote,
             nodes=self.nodes,
             files=self.files,
-            directories=DirectoryTable(
-                nodes=self.nodes,
-                remote=remote,
-                coherence=coherence,
-                clock=self.clock,
-                spawn=self._spawn,
-                follow_symlinks=False,
-            ),
+            directories=directories,
             identity=Identity(
                 self.config.identity,
                 local_uid=1000,
@@ -103,7 +104,16 @@ class Rig:
                 shared=False,
             ),
             coherence=coherence,
-            tree=TreeReadAhead(),
+            tree=TreeReadAhead(
+                self.config.cache,
+                nodes=self.nodes,
+                remote=remote,
+                coherence=coherence,
+                directories=directories,
+                files=self.files,
+                clock=self.clock,
+                spawn=self._spawn,
+            ),
             notifier=self.notes,
             clock=self.clock,
             spawn=self._spawn,

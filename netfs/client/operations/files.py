@@ -50,6 +50,7 @@ def _access(flags: int) -> int:
 def open_(ctx: Context, request: requests.Open) -> Reply | Coroutine[Any, Any, Reply]:
     node = ctx.nodes.get(request.nodeid)
     access = _access(request.flags)
+    ctx.tree.opened(node)
     if not request.flags & os.O_TRUNC:
         file = ctx.files.open_nowait(node, access)
         if file is not None:
@@ -59,6 +60,11 @@ def open_(ctx: Context, request: requests.Open) -> Reply | Coroutine[Any, Any, R
 
 async def _open(ctx: Context, request: requests.Open, access: int) -> Reply:
     node = ctx.nodes.get(request.nodeid)
+    if not request.flags & os.O_TRUNC:
+        await ctx.tree.revalidate(node)
+        file = ctx.files.open_nowait(node, access)
+        if file is not None:
+            return _opened(ctx, file)
     file = await ctx.files.open(node, access, truncate=bool(request.flags & os.O_TRUNC))
     return _opened(ctx, file)
 

@@ -55,7 +55,6 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
     name = request.name
     check_name(name)
     parent = ctx.nodes.get(request.nodeid)
-    ctx.tree.looked_up(parent, name)
     now = ctx.clock()
     coherence = ctx.coherence
     children = parent.children
@@ -75,7 +74,7 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
     if ctx.tree.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
-        await ctx.tree.listed(parent)
+        await ctx.tree.wait_listed(parent)
         node = ctx.nodes.child(parent, name)
         now = ctx.clock()
         if node is not None and ctx.coherence.has_attrs(node, now):
@@ -122,6 +121,7 @@ def forget(ctx: Context, request: requests.Forget) -> None:
 
 def readlink(ctx: Context, request: requests.ReadLink) -> Reply | Coroutine[Any, Any, Reply]:
     node = ctx.nodes.get(request.nodeid)
+    ctx.tree.read_link(node)
     if node.target is not None and (
         ctx.coherence.target_left(node, ctx.clock()) > 0 or not ctx.coherence.is_up
     ):

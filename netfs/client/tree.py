@@ -1,0 +1,484 @@
+"""The planner of tree read-ahead: what somebody who walks a tree will ask for next.
+
+Pure: it is told what happens (names looked up, directories entered and listed, files opened) and
+says what to ask ahead; ``prefetch.py`` does it.  Times are arguments, in seconds.
+
+How it works.  A *run* is one walk.  It begins when a directory is entered right after its parent
+or after two of its siblings (find, ls -R, du, git status), or when three small files of one
+directory are opened in a row (grep -r, cp -r, tar); an ``ls`` is neither.  What lies ahead is
+ordered as a depth-first walk would meet it: each directory has a key, the positions on the way to
+it, and two heaps hold the directories to list and those whose files are to be fetched.  Listings
+arrive in any order; the keys put what they bring into its place.
+
+How much.  The windows bound what has been asked for ahead and not been used yet.  Each hit opens
+them by one, so that they double per round trip while everything is used; what is passed by halves
+them, and files that end like those passed by are not fetched.  A run that ends with much unused
+makes the next one begin smaller.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Final, NamedTuple
+
+from netfs.client.nodes import Node
+
+GAP_S: Final = 1.0
+"""Accesses further apart belong to a person, not to a program that walks."""
+
+IDLE_S: Final = 5.0
+"""A run without any access for so long has ended."""
+
+STALE_S: Final = 3.0
+"""What was asked for ahead so long ago and is in the way of more was not wanted."""
+
+SMALL_FILE: Final = 256 * 1024
+"""bytes: fits into one READ; larger files have read-ahead of their own."""
+
+MAX_DIRS: Final = 128
+"""Listings ahead at most: each is a handle of the 1000 or so that a server gives."""
+
+MAX_FILES: Final = 512
+MAX_BYTES: Final = 16 << 20
+"""Files and bytes ahead at most: a part of the block cache, and what 100 ms at 1 Gbit/s carry."""
+
+FIRST_DIRS: Final = 8
+FIRST_FILES: Final = 8
+"""Windows of a first run; they halve and grow fourfold with experience."""
+
+SCAN_AFTER: Final = 3
+"""Small files opened in a row before the next ones are fetched."""
+
+LIST_AFTER: Final = 2
+"""Names of one directory asked for one by one before it is listed instead."""
+
+_MAX_RUNS: Final = 4
+_MAX_PENDING: Final = 20_000
+"""Directories known to lie ahead; more than any window needs."""
+
+_BEHIND: Final = 1 << 40
+"""Added to positions that a walk has passed when it is first noticed: looked at last."""
+
+_STEPS: Final = 256
+"""Candidates looked at per call: bounds the time taken from whoever waits."""
+
+
+class Plan(NamedTuple):
+    """What to ask for now."""
+
+    directories: list[Node]
+    files: list[Node]
+
+
+class Statistics(NamedTuple):
+    """Since the start; *ahead* counts what was planned."""
+
+    listings_ahead: int
+    listings_used: int
+    files_ahead: int
+    files_used: int
+    runs: int
+
+
+class _AheadFile(NamedTuple):
+    size: int  # bytes
+    directory: int  # nodeid
+    suffix: bytes
+
+
+_Key = tuple[int, ...]
+
+
+class _Run:
+    """One walk, see the module."""
+
+    def __init__(self, root: Node, now: float, dir_window: int, file_window: int) -> None:
+        self.root = root
+        self.last_at = now
+        self.scanning = False  # files are opened, not only looked at
+        self.reads_links = False
+        self.by_lookup = False  # names are looked up without listing (git status)
+        self.dir_window = dir_window
+        self.file_window = file_window
+        self.dirs: list[tuple[_Key, int, Node]] = []  # heap: to be listed
+        self.files: list[tuple[_Key, int, Iterator[Node]]] = []  # heap: to be fetched
+        self.keys: dict[int, _Key] = {root.nodeid: ()}
+        self.visited: set[int] = set()
+        self.expanded: set[int] = set()
+        self.ahead_dirs: dict[int, float] = {}  # nodeid -> when asked for
+        self.ahead_files: dict[int, _AheadFile] = {}
+        self.ahead_bytes = 0
+        self.suffixes: dict[bytes, int] = {}  # opened minus passed by
+        self.opened_in: list[int] = []  # the last directories whose files were opened
+        self.hits = 0
+        self.unused = 0
+
+
+class TreePlanner:
+    """The planner of one mount.
+
+    Args:
+        is_listed: whether a directory needs no listing now; True as second argument asks for
+            one as fresh as opening files wants it.
+        is_cached: whether a file's content is held already.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_listed: Callable[[Node, bool], bool],
+        is_cached: Callable[[Node], bool],
+    ) -> None:
+        self._is_listed = is_listed
+        self._is_cached = is_cached
+        self._runs: list[_Run] = []
+        self._recent: OrderedDict[int, tuple[Node, float]] = OrderedDict()  # directories entered
+        self._missed: OrderedDict[int, tuple[int, float]] = OrderedDict()  # names asked one by one
+        self._wanted: list[Node] = []
+        self._entered: Node | None = None
+        self._entered_at = float("-inf")
+        self._opened_in: Node | None = None
+        self._opened_count = 0
+        self._opened_at = float("-inf")
+        self._first_dirs = FIRST_DIRS
+        self._first_files = FIRST_FILES
+        self._sequence = count()
+        self._listings = [0, 0]
+        self._fetches = [0, 0]
+        self._run_count = 0
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def looked_up(self, directory: Node, now: float, *, asked: bool) -> bool:
+        """A name of *directory* is looked up; *asked*: the server has to be asked for it.
+
+        Returns whether there may be something to do.
+        """
+        if asked:
+            misses, at = self._missed.get(directory.nodeid, (0, now))
+            misses = misses + 1 if now - at < GAP_S else 1
+            self._missed[directory.nodeid] = (misses, now)
+            if len(self._missed) > 64:
+                self._missed.popitem(last=False)
+            if misses == LIST_AFTER and not self._is_listed(directory, False):
+                self._wanted.append(directory)
+                self.entered(directory, now, by_lookup=True)
+                return True
+        if directory is self._entered or self._run_of(directory) is None:
+            return False
+        self.entered(directory, now, by_lookup=True)
+        return True
+
+    def entered(self, directory: Node, now: float, *, by_lookup: bool = False) -> None:
+        """Somebody lists *directory*, or looks up names in it one after the other."""
+        if by_lookup and directory is self._entered:
+            self._entered_at = now
+            return
+        run = self._run_of(directory)
+        if run is None:
+            run = self._begin(directory, now, by_lookup)
+        elif not by_lookup and directory.nodeid in run.visited:
+            run.visited.clear()  # another walk, over the same directories
+            self._reposition(run, directory)
+        self._entered, self._entered_at = directory, now
+        self._recent[directory.nodeid] = (directory, now)
+        self._recent.move_to_end(directory.nodeid)
+        if len(self._recent) > 64:
+            self._recent.popitem(last=False)
+        if run is None:
+            return
+        run.last_at = now
+        run.by_lookup &= by_lookup
+        run.visited.add(directory.nodeid)
+        if run.ahead_dirs.pop(directory.nodeid, None) is not None:
+            run.hits += 1
+            self._listings[1] += 1
+            run.dir_window = min(MAX_DIRS, run.dir_window + 1)
+        if self._is_listed(directory, run.scanning):
+            self._expand(run, directory)
+
+    def listed(self, directory: Node, now: float) -> None:
+        """A listing of *directory* is complete, whoever asked for it."""
+        run = self._run_of(directory)
+        if run is not None:
+            self._expand(run, directory)
+        if directory is self._entered:
+            self._entered_at = now  # who waited for it goes on from here
+
+    def not_listed(self, directory: Node) -> None:
+        """A listing that was planned failed."""
+        for run in self._runs:
+            run.ahead_dirs.pop(directory.nodeid, None)
+
+    def opened(self, node: Node, now: float) -> None:
+        """Somebody opens a file."""
+        parent = node.parent
+        if parent is None or not _is_small(node):
+            return
+        run = self._run_of(parent)
+        if run is not None:
+            run.last_at = now
+            self._count_open(run, node, parent)
+        in_a_row = now - self._opened_at < GAP_S and parent is self._opened_in
+        self._opened_count = self._opened_count + 1 if in_a_row else 1
+        self._opened_in, self._opened_at = parent, now
+        if run is not None and run.scanning:
+            if parent.nodeid not in run.expanded:
+                self._resume_at(run, parent)
+        elif self._opened_count >= SCAN_AFTER:
+            if run is None:
+                run = self._start(parent, now)
+            # What is known from older listings is looked at again: opening wants fresh ones.
+            run.scanning = True
+            self._reposition(run, parent)
+
+    def _count_open(self, run: _Run, node: Node, parent: Node) -> None:
+        suffix = _suffix(node)
+        run.suffixes[suffix] = min(8, run.suffixes.get(suffix, 0) + 1)
+        if not run.opened_in or run.opened_in[-1] != parent.nodeid:
+            run.opened_in.append(parent.nodeid)
+            if len(run.opened_in) > 2:
+                self._pass_by(run, run.opened_in.pop(0))
+        ahead = run.ahead_files.pop(node.nodeid, None)
+        if ahead is not None:
+            run.ahead_bytes -= ahead.size
+            run.hits += 1
+            self._fetches[1] += 1
+            run.file_window = min(MAX_FILES, run.file_window + 1)
+
+    def _pass_by(self, run: _Run, directory: int) -> None:
+        """A directory was left: what was fetched of it and not opened will not be."""
+        if directory in run.opened_in:
+            return
+        passed = [
+            nodeid for nodeid, ahead in run.ahead_files.items() if ahead.directory == directory
+        ]
+        for nodeid in passed:
+            self._waste_file(run, nodeid)
+        if len(passed) > 1:
+            run.file_window = max(FIRST_FILES // 2, run.file_window // 2)
+
+    def _waste_file(self, run: _Run, nodeid: int) -> None:
+        ahead = run.ahead_files.pop(nodeid)
+        run.ahead_bytes -= ahead.size
+        run.suffixes[ahead.suffix] = run.suffixes.get(ahead.suffix, 0) - 2
+        run.unused += 1
+
+    def read_link(self, node: Node, now: float) -> None:
+        """Somebody reads a symlink's target: in a walk the others' are wanted, too."""
+        run = self._run_of(node.parent) if node.parent is not None else None
+        if run is not None:
+            run.reads_links = True
+            run.last_at = now
+
+    # --- what to do ------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Plan:
+        """What to ask for now; it counts as asked for."""
+        plan = Plan(self._wanted, [])
+        self._wanted = []
+        for run in list(self._runs):
+            if now - run.last_at > IDLE_S:
+                self._end(run)
+                continue
+            self._take_directories(run, plan, now)
+            if run.scanning:
+                self._take_files(run, plan)
+        self._listings[0] += len(plan.directories)
+        self._fetches[0] += len(plan.files)
+        return plan
+
+    def _take_directories(self, run: _Run, plan: Plan, now: float) -> None:
+        if len(run.ahead_dirs) >= run.dir_window:
+            old = [nodeid for nodeid, at in run.ahead_dirs.items() if now - at > STALE_S]
+            for nodeid in old:
+                del run.ahead_dirs[nodeid]
+            if old:
+                run.unused += len(old)
+                run.dir_window = max(FIRST_DIRS // 2, run.dir_window // 2)
+        for _ in range(_STEPS):
+            if not run.dirs or len(run.ahead_dirs) >= run.dir_window:
+                return
+            _, _, node = heapq.heappop(run.dirs)
+            nodeid = node.nodeid
+            if node.removed or nodeid in run.expanded or nodeid in run.ahead_dirs:
+                continue
+            if self._is_listed(node, run.scanning):
+                self._expand(run, node)
+            elif nodeid not in run.visited:
+                run.ahead_dirs[nodeid] = now
+                plan.directories.append(node)
+
+    def _take_files(self, run: _Run, plan: Plan) -> None:
+        allowed = min(MAX_BYTES, run.file_window * SMALL_FILE)
+        for _ in range(_STEPS):
+            if not run.files or len(run.ahead_files) >= run.file_window:
+                return
+            if run.ahead_bytes >= allowed:
+                return
+            node = next(run.files[0][2], None)
+            if node is None:
+                heapq.heappop(run.files)
+                continue
+            if node.removed or not _is_small(node) or node.nodeid in run.ahead_files:
+                continue
+            suffix = _suffix(node)
+            if node.opens or run.suffixes.get(suffix, 0) < 0 or self._is_cached(node):
+                continue
+            assert node.attrs is not None
+            assert node.parent is not None
+            ahead = _AheadFile(node.attrs.size or 0, node.parent.nodeid, suffix)
+            run.ahead_files[node.nodeid] = ahead
+            run.ahead_bytes += ahead.size
+            plan.files.append(node)
+
+    def links_of(self, directory: Node) -> list[Node]:
+        """The symlinks of a directory just listed whose targets will be read."""
+        run = self._run_of(directory)
+        if run is None or not run.reads_links or directory.children is None:
+            return []
+        links = (child for child in directory.children.values() if child.is_symlink)
+        return [link for link in links if link.target is None][:MAX_DIRS]
+
+    def is_scanned(self, directory: Node) -> bool:
+        """Whether its files are being opened one after the other."""
+        run = self._run_of(directory)
+        return run is not None and run.scanning
+
+    def statistics(self) -> Statistics:
+        listings, fetches = self._listings, self._fetches
+        return Statistics(listings[0], listings[1], fetches[0], fetches[1], self._run_count)
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    def _run_of(self, directory: Node) -> _Run | None:
+        for run in self._runs:
+            if directory.nodeid in run.keys:
+                return run
+        return None
+
+    def _begin(self, directory: Node, now: float, by_lookup: bool) -> _Run | None:
+        """A run, if entering *directory* now shows one."""
+        parent = directory.parent
+        if parent is None or now - self._entered_at > GAP_S:
+            return None
+        above = self._recent.get(parent.nodeid)
+        if above is None or now - above[1] > GAP_S:
+            siblings = sum(1 for node, _ in self._recent.values() if node.parent is parent)
+            if parent is not self._entered and siblings < 2:
+                return None
+        run = self._start(parent, now)
+        run.by_lookup = by_lookup
+        self._push(run, parent)
+        self._resume_at(run, parent)
+        return run
+
+    def _start(self, root: Node, now: float) -> _Run:
+        """A new run from *root*; one whose root lies right below goes on as part of it."""
+        run = _Run(root, now, self._first_dirs, self._first_files)
+        for other in list(self._runs):
+            if other.root.parent is root:
+                self._runs.remove(other)
+                run.dir_window = max(run.dir_window, other.dir_window)
+                run.file_window = max(run.file_window, other.file_window)
+                run.scanning |= other.scanning
+                run.reads_links |= other.reads_links
+                run.visited |= other.visited
+                run.hits += other.hits
+        if len(self._runs) >= _MAX_RUNS:
+            self._end(min(self._runs, key=lambda each: each.last_at))
+        self._runs.append(run)
+        self._run_count += 1
+        return run
+
+    def _end(self, run: _Run) -> None:
+        """Draw the lesson for the next one."""
+        self._runs.remove(run)
+        unused = run.unused + len(run.ahead_dirs) + len(run.ahead_files)
+        if unused * 4 > run.hits:
+            self._first_dirs = max(FIRST_DIRS // 2, self._first_dirs // 2)
+            self._first_files = max(FIRST_FILES // 2, self._first_files // 2)
+        elif run.hits:
+            self._first_dirs = min(4 * FIRST_DIRS, self._first_dirs * 2)
+            self._first_files = min(4 * FIRST_FILES, self._first_files * 2)
+
+    def _reposition(self, run: _Run, directory: Node) -> None:
+        """Begin anew with what lies ahead of *directory*, up to the root of the run."""
+        run.dirs.clear()
+        run.files.clear()
+        run.expanded.clear()
+        run.ahead_dirs.clear()
+        run.keys.clear()
+        path = [directory]
+        while path[-1] is not run.root:
+            above = path[-1].parent
+            if above is None:
+                break  # moved elsewhere meanwhile
+            path.append(above)
+        run.root = path[-1]
+        run.keys[run.root.nodeid] = ()
+        for above, below in zip(reversed(path[1:]), reversed(path[:-1]), strict=True):
+            run.keys.setdefault(below.nodeid, (*run.keys[above.nodeid], 0))
+            self._resume_at(run, above, below)
+        self._resume_at(run, directory)
+
+    def _resume_at(self, run: _Run, directory: Node, below: Node | None = None) -> None:
+        """Have *directory* looked at; a walk is at its child *below* already."""
+        if directory.nodeid in run.expanded:
+            return
+        if self._is_listed(directory, run.scanning):
+            self._expand(run, directory, below)
+        else:
+            self._push(run, directory)
+
+    def _push(self, run: _Run, directory: Node) -> None:
+        key = run.keys[directory.nodeid]
+        run.visited.discard(directory.nodeid)
+        heapq.heappush(run.dirs, (key, next(self._sequence), directory))
+
+    def _expand(self, run: _Run, directory: Node, below: Node | None = None) -> None:
+        """Put what a listed directory holds into the places where a walk meets it."""
+        if directory.nodeid in run.expanded or len(run.dirs) >= _MAX_PENDING:
+            return
+        if len(run.keys) >= 2 * _MAX_PENDING:
+            self._forget_passed(run)
+        run.expanded.add(directory.nodeid)
+        key = run.keys[directory.nodeid]
+        children = list((directory.children or {}).values())
+        behind = _BEHIND if below is not None else 0
+        for position, child in enumerate(children):
+            if child is below:
+                behind = 0
+            if not stat.S_ISDIR(child.mode) or (run.by_lookup and child.name.startswith(b".")):
+                continue
+            child_key = run.keys[child.nodeid] = (*key, position + behind)
+            heapq.heappush(run.dirs, (child_key, next(self._sequence), child))
+        if run.scanning:
+            heapq.heappush(run.files, ((*key, -1), next(self._sequence), iter(children)))
+
+    def _forget_passed(self, run: _Run) -> None:
+        """A walk over very many directories: keep what is needed of those that lie ahead."""
+        needed = {node.nodeid for _, _, node in run.dirs} | run.ahead_dirs.keys()
+        needed |= self._recent.keys() | {run.root.nodeid}
+        run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
+        run.visited &= needed
+        run.expanded &= needed
+
+
+def _suffix(node: Node) -> bytes:
+    return os.path.splitext(node.name)[1]
+
+
+def _is_small(node: Node) -> bool:
+    attrs = node.attrs
+    return (
+        attrs is not None
+        and attrs.size is not None
+        and 0 < attrs.size <= SMALL_FILE
+        and stat.S_ISREG(attrs.mode or 0)
+    )
