@@ -1,6 +1,8 @@
 """``netfs install-helper``: the small programs by which mount(8), umount(8) and autofs find netfs.
 
-mount(8) takes PATH and HOME away, so they name this interpreter by its absolute path.
+mount(8) takes PATH and HOME away, so they name this interpreter by its absolute path.  The command
+``netfs`` itself is put into /usr/local/bin unless another one is there: the fstab spelling
+``netfs#user@host:/path`` and the systemd units call it by that path.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from typing import Final
 from netfs.cli.exits import Exit
 from netfs.cli.parse import UsageError
 
-NAMES: Final = ("mount.netfs", "mount.fuse.netfs", "umount.fuse.netfs")
+NAMES: Final = (
+    "sbin/mount.netfs",
+    "sbin/mount.fuse.netfs",
+    "sbin/umount.fuse.netfs",
+    "usr/local/bin/netfs",
+)
+"""What is installed, below the prefix."""
 
 _MARK: Final = "# Made by 'netfs install-helper'."
 _MAX_SHEBANG: Final = 126
@@ -36,17 +44,16 @@ def main(words: Sequence[str]) -> int:
             prefix = Path(word.partition("=")[2]).absolute()
         else:
             raise UsageError("usage: netfs install-helper [--prefix DIR] [--remove]")
-    folder = prefix / "sbin"
     try:
-        return _remove(folder) if is_removal else _install(folder)
+        return _remove(prefix) if is_removal else _install(prefix)
     except OSError as error:
         way_out = "; run it as root" if os.geteuid() else ""
         sys.stderr.write(f"netfs: {error.filename}: {error.strerror}{way_out}\n")
         return Exit.FAILED
 
 
-def script() -> str:
-    """The program's text.
+def script(entry: str = "mount_helper") -> str:
+    """The text of a program that calls *entry* of netfs.cli.main.
 
     Raises:
         UsageError: the interpreter's path can't stand in a first line.
@@ -58,7 +65,7 @@ def script() -> str:
     package = Path(__file__).resolve().parents[2]
     if not _is_importable():
         lines.append(f"sys.path.insert(0, {os.fspath(package)!r})")
-    lines += ["from netfs.cli.main import mount_helper", "", "sys.exit(mount_helper())", ""]
+    lines += [f"from netfs.cli.main import {entry}", "", f"sys.exit({entry}())", ""]
     return "\n".join(lines)
 
 
@@ -76,12 +83,14 @@ def _is_importable() -> bool:
     )
 
 
-def _install(folder: Path) -> int:
-    text = script()
-    folder.mkdir(parents=True, exist_ok=True)
+def _install(prefix: Path) -> int:
     for name in NAMES:
-        path = folder / name
-        partial = folder / f".{name}.new"
+        path = prefix / name
+        if path.name == "netfs" and path.exists() and not is_ours(path):
+            continue  # a package's own
+        text = script("main" if path.name == "netfs" else "mount_helper")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.new")
         partial.write_text(text)
         partial.chmod(0o755)
         partial.replace(path)
@@ -98,9 +107,9 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _remove(folder: Path) -> int:
+def _remove(prefix: Path) -> int:
     for name in NAMES:
-        path = folder / name
+        path = prefix / name
         if is_ours(path):
             path.unlink()
             print(f"removed {path}")

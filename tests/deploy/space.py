@@ -21,7 +21,7 @@ from tests.harness.waiting import wait_until
 NETFS = Path(sys.executable).with_name("netfs")
 """The command as the package's installation made it."""
 
-_OVERLAID = ("etc", "usr/sbin", "root")
+_OVERLAID = ("etc", "usr/sbin", "usr/local", "root")
 
 
 class Space:

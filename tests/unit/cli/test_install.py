@@ -18,7 +18,7 @@ def test_helpers_are_made_run_and_are_removed(
 ) -> None:
     assert main(["install-helper", "--prefix", str(tmp_path)]) == 0
     for name in install.NAMES:
-        path = tmp_path / "sbin" / name
+        path = tmp_path / name
         assert os.access(path, os.X_OK)
         assert path.read_text().startswith(f"#!{sys.executable} -I\n")
     # as mount(8) runs it: without PATH and HOME
@@ -31,10 +31,24 @@ def test_helpers_are_made_run_and_are_removed(
     )
     assert done.returncode == 1
     assert done.stderr.startswith("mount.netfs: unknown option 'magic'")
+    done = subprocess.run(
+        [tmp_path / "usr/local/bin/netfs", "-V"], env={}, cwd="/", capture_output=True, text=True
+    )
+    assert done.stdout.startswith("netfs ")
     foreign = tmp_path / "sbin" / "mount.netfs"
     foreign.write_text("#!/bin/sh\n")
     assert main(["install-helper", "--remove", f"--prefix={tmp_path}"]) == 0
     assert os.listdir(tmp_path / "sbin") == ["mount.netfs"]
+    assert os.listdir(tmp_path / "usr/local/bin") == []
+
+
+def test_a_netfs_of_somebody_else_s_stays(tmp_path: Path) -> None:
+    program = tmp_path / "usr/local/bin/netfs"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    assert main(["install-helper", "--prefix", str(tmp_path)]) == 0
+    assert main(["install-helper", "--remove", "--prefix", str(tmp_path)]) == 0
+    assert program.read_text() == "#!/bin/sh\n"
 
 
 def test_a_prefix_that_can_t_be_written_is_named(
