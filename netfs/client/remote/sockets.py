@@ -92,7 +92,8 @@ async def open_tcp(
         ConnectErrorKind.TIMED_OUT: "is the host up, and does a firewall let ssh through?",
         ConnectErrorKind.UNREACHABLE: "is the network up?",
     }
-    why = (first.strerror or os.strerror(first.errno or 0)).lower()
+    # asyncio's own text ("Connect call failed ...") does not say why.
+    why = os.strerror(first.errno).lower() if first.errno else str(first)
     raise ConnectError(kind_of, f"{host} port {port}: {why}; {hints[kind_of]}")
 
 
