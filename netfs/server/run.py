@@ -72,8 +72,18 @@ def _serve_stdio(config: ServerConfig) -> int:
 
 
 def _serve_sockets(config: ServerConfig) -> int:
-    # asyncssh takes a quarter of a second to import, which --stdio should not wait for.
+    # Here, because asyncssh takes a quarter of a second to import, which --stdio should not wait
+    # for; and now, because who we become may not be allowed to read the libraries' files.
+    import concurrent.futures.thread  # noqa: F401  (asyncio imports it when first used)
+    import encodings.idna  # noqa: F401  (likewise)
+
     from netfs.server import listener
+
+    run = asyncio.run
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        run = uvloop.run
 
     sockets = [socket.socket(fileno=fd) for fd in systemd.listen_fds()]
     if not sockets:
@@ -85,17 +95,12 @@ def _serve_sockets(config: ServerConfig) -> int:
     if config.user is not None:
         become(config.user)
     server = _make_server(config, _open_export(config))
-    run = asyncio.run
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        run = uvloop.run
     run(_main(server, sockets, keys))
     return 0
 
 
 def _make_server(config: ServerConfig, export: Export) -> Server:
-    from netfs.server import access, listener
+    from netfs.server import access, listener  # imported long ago, see the caller
 
     users = access.Access(config)
     try:

@@ -230,7 +230,11 @@ class Session:
         # The next batch first: its thread works while the loop encrypts these answers.
         self._go_on()
         if answers and not self._lost:
-            self._channel.write(answers)
+            try:
+                self._channel.write(answers)
+            except BrokenPipeError:
+                # The client has closed the channel; its end is about to be told again.
+                self.connection_lost()
 
     def _close_all(self) -> None:
         """In a worker's thread, the last job of the session."""
