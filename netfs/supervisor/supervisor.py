@@ -242,8 +242,11 @@ class Supervisor:
                 self._lines.append(str(message.get("line")))
             case "answer":
                 question = self._questions.pop(message.get("number", -1), None)
+                body = message.get("body") or {}
+                if "beat" in body:  # newer than the last one
+                    self._beat, self._last_beat = body["beat"], time.monotonic()
                 if question is not None:
-                    self._reply(question.client, message.get("body") or {})
+                    self._reply(question.client, body)
 
     def _attach(self) -> None:
         """Look up the new mount in the control filesystem."""

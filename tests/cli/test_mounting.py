@@ -1,0 +1,388 @@
+"""netfs SOURCE MOUNTPOINT, from the command line's start to the processes' end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Cli, answers, read
+from tests.harness import mounts, processes
+from tests.harness.relay import Relay
+from tests.harness.sshd import Sshd
+from tests.harness.waiting import wait_until
+
+pytestmark = [pytest.mark.mount, pytest.mark.sshd]
+
+
+@pytest.fixture
+def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
+    made = Cli(sshd, tmp_path)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def relay(sshd: Sshd) -> Iterator[Relay]:
+    with Relay(sshd.port) as made:
+        yield made
+
+
+def gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def test_it_returns_when_the_mount_answers_and_leaves_no_stream_open(
+    cli: Cli, remote: Path
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)  # reads stdout and stderr to EOF
+    assert (point / "f").read_text() == "hello"
+    assert os.stat(point).st_ino
+    body = cli.status(point)
+    assert body["healthy"]
+    assert body["link"]["link"] == "up"
+    assert cli.tool("status", "--check", str(point)).returncode == 0
+    for pid in (cli.supervisor(point), cli.worker(point)):
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        assert os.getsid(pid) != os.getsid(0)
+
+
+def test_umount_delivers_and_ends_the_processes(cli: Cli, remote: Path) -> None:
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    with open(point / "f", "wb") as file:
+        file.write(b"x" * 5_000_000)
+        file.flush()
+        done = cli.tool("umount", str(point))
+        assert done.returncode == 51
+        assert "in use" in done.stderr
+    assert cli.tool("umount", str(point)).returncode == 0
+    assert (remote / "f").stat().st_size == 5_000_000
+    assert not mounts.is_mounted(point)
+    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+    assert not list((cli.folder / "run").iterdir())
+    assert cli.tool("umount", str(point)).returncode == 50
+
+
+@pytest.mark.parametrize("program", ["umount", "fusermount3 -u"])
+def test_the_system_s_umount_ends_the_processes_too(cli: Cli, remote: Path, program: str) -> None:
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    subprocess.run([*program.split(), str(point)], check=True, timeout=10)
+    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+
+
+def test_sigterm_delivers_what_was_written_even_while_the_file_is_open(
+    cli: Cli, remote: Path
+) -> None:
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    fd = os.open(point / "f", os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(fd, b"y" * 3_000_000)
+        os.kill(supervisor, signal.SIGTERM)
+        wait_until(lambda: gone(supervisor), 10, "the supervisor's end")
+    finally:
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.close(fd)
+    assert (remote / "f").stat().st_size == 3_000_000
+    assert not mounts.is_mounted(point)
+
+
+def failing(cli: Cli, remote: Path, options: str) -> list[str]:
+    return cli.words(remote, cli.folder / "mnt", [options])
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "message"),
+    [
+        ("refused", 11, "sshd running"),
+        ("unknown host", 10, "nosuchhost.invalid"),
+        ("no directory", 30, "there is no directory"),
+        ("a file", 31, "is not a directory on the server"),
+        ("no mountpoint", 40, "does not exist"),
+        ("mountpoint is a file", 41, "is not a directory"),
+        ("unknown host key", 14, "is not known"),
+        ("no key fits", 17, ""),
+        ("no subsystem", 19, "does not start"),
+        ("log below the mountpoint", 46, "wait for itself"),
+        ("unknown option", 2, "did you mean 'reconnect'"),
+        ("malformed source", 2, "not like [user@]host:[dir]"),
+    ],
+)
+def test_each_failure_has_a_line_and_a_code_and_leaves_no_mount(
+    cli: Cli, remote: Path, case: str, code: int, message: str
+) -> None:
+    (remote / "file").write_text("")
+    (cli.folder / "empty").write_text("")
+    point = cli.folder / "mnt"
+    point.mkdir()
+    good = cli.words(remote, point)
+    match case:
+        case "refused":
+            words = [*good, "-p", "1"]
+            words = [word for word in words if not word.startswith("Port=")]
+            words.remove("-o")
+        case "unknown host":
+            words = ["nosuchhost.invalid:", *good[1:]]
+        case "no directory":
+            words = cli.words(remote / "nothing", point)
+        case "a file":
+            words = cli.words(remote / "file", point)
+        case "no mountpoint":
+            words = cli.words(remote, cli.folder / "nothing")
+        case "mountpoint is a file":
+            words = cli.words(remote, remote / "file")
+        case "unknown host key":
+            words = [*good, "-o", f"UserKnownHostsFile={cli.folder / 'empty'},BatchMode=yes"]
+            words += ["-o", "StrictHostKeyChecking=yes"]
+        case "no key fits":
+            words = [*good, "-o", "PubkeyAuthentication=no,BatchMode=yes"]
+        case "no subsystem":
+            words = [*good, "-o", "sftp_server=nothing"]
+        case "log below the mountpoint":
+            words = [*good, "-o", f"log_file={point / 'log'}"]
+        case "unknown option":
+            words = [*good, "-o", "reconect"]
+        case _:
+            words = ["nothing", *good[1:]]
+    done = cli.run(*words)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert done.stderr.startswith("netfs: ")
+    assert done.stderr.count("\n") == 1
+    assert not mounts.is_mounted(point)
+
+
+def test_mounting_twice_is_refused_and_leaves_the_first(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)
+    done = cli.run(*cli.words(remote, point))
+    assert done.returncode == 45
+    assert "mounted" in done.stderr
+    assert (point / "f").read_text() == "hello"
+
+
+def test_a_dead_mount_at_the_same_place_is_replaced(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)
+    supervisor, worker = cli.supervisor(point), cli.worker(point)
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: gone(worker), 5, "the worker's end")
+    assert mounts.is_mounted(point)
+    assert (cli.mount(remote) / "f").read_text() == "hello"
+
+
+def test_in_the_foreground_sigint_unmounts_and_ends_with_zero(
+    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path
+) -> None:
+    command = mounts.command_for("netfs", sshd, remote, tmp_path / "mnt")
+    mount = mounts.start(command, tmp_path / "mnt")
+    try:
+        os.killpg(mount.pid, signal.SIGINT)  # as the terminal does
+        assert mount.process.wait(10) == 0
+        assert not mounts.is_mounted(mount.path)
+    finally:
+        mount.clean_up()
+
+
+# --- the worker's death, and stuck mounts ---------------------------------------------------------
+
+
+def test_a_killed_worker_is_back_within_two_seconds_and_nobody_stays_blocked(
+    cli: Cli, remote: Path
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)
+    (point / "g").write_bytes(b"z" * 100_000)  # closed: it is on the server
+    worker = cli.worker(point)
+    os.kill(worker, signal.SIGSTOP)
+    caller = subprocess.Popen(["cat", str(point / "f")], stderr=subprocess.DEVNULL)
+    os.kill(worker, signal.SIGKILL)
+    began = time.monotonic()
+    assert caller.wait(5) != 0
+    wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
+    assert time.monotonic() - began < 4  # 2 s on a machine that does nothing else
+    assert (remote / "g").stat().st_size == 100_000
+    assert cli.status(point)["supervisor"]["remounts"] == 1
+
+
+def test_after_three_deaths_in_a_minute_it_gives_up_and_leaves_no_mount(
+    cli: Cli, remote: Path
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    for number in range(3):
+        wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
+        os.kill(cli.worker(point), signal.SIGKILL)
+        if number < 2:
+            wait_until(
+                lambda n=number: cli.status(point)["supervisor"]["remounts"] == n + 1,
+                10,
+                "a new worker",
+                every_s=0.05,
+            )
+    wait_until(lambda: gone(supervisor), 10, "the supervisor's end")
+    assert not mounts.is_mounted(point)
+    assert "giving up" in cli.log()
+
+
+def test_a_stopped_worker_is_aborted_dumped_and_replaced(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote, "abort_after=3")
+    worker = cli.worker(point)
+    os.kill(worker, signal.SIGSTOP)
+    caller = subprocess.Popen(["stat", str(point / "nothing")], stderr=subprocess.DEVNULL)
+    began = time.monotonic()
+    body = cli.status(point)
+    assert time.monotonic() - began < 1
+    assert not body["answered"]
+    assert not body["healthy"]
+    assert "does not answer" in cli.tool("ps", str(point)).stdout
+    assert caller.wait(15) != 0
+    wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
+    assert gone(worker)
+    assert "has not turned" in cli.log()
+    assert "Thread 0x" in cli.log()
+
+
+def test_netfs_abort_ends_callers_and_the_mount_comes_back(
+    cli: Cli, remote: Path, relay: Relay
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote, "hard", port=relay.port)
+    relay.cut("blackhole")
+    caller = subprocess.Popen(["stat", str(point / "f")], stderr=subprocess.DEVNULL)
+    wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 5, "a caller that waits")
+    began = time.monotonic()
+    assert cli.tool("abort", str(point)).returncode == 0
+    assert caller.wait(1) != 0
+    assert time.monotonic() - began < 1
+    relay.heal(reset=True)
+    wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
+
+
+# --- the link is gone ----------------------------------------------------------------------------
+
+
+def test_with_a_dead_link_each_tool_answers_and_ps_names_who_waits(
+    cli: Cli, remote: Path, relay: Relay
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote, "hard", port=relay.port)
+    relay.cut("blackhole")
+    caller = subprocess.Popen(["stat", str(point / "f")], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 5, "a caller that waits")
+        for tool in ("status", "list", "ps"):
+            began = time.monotonic()
+            cli.tool(tool, *([] if tool == "list" else [str(point)]))
+            assert time.monotonic() - began < 1.5  # an interpreter's start included
+        shown = cli.tool("ps", str(point)).stdout
+        assert str(caller.pid) in shown
+        assert "stat" in shown
+        assert "lookup" in shown
+        wait_until(
+            lambda: cli.tool("status", "--check", str(point)).returncode == 52,
+            20,
+            "the link to count as lost",
+        )
+    finally:
+        relay.heal(reset=True)
+        assert caller.wait(20) == 0
+        wait_until(lambda: cli.status(point)["healthy"], 20, "the link", every_s=0.1)
+
+
+def test_after_abort_after_no_caller_is_blocked_and_the_mount_returns_with_the_link(
+    cli: Cli, remote: Path, relay: Relay
+) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote, "hard,abort_after=3,ServerAliveInterval=1", port=relay.port)
+    relay.cut("blackhole")
+    callers = [
+        subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        for words in (["stat", str(point / "f")], ["ls", "-l", str(point)])
+    ]
+    for caller in callers:
+        assert caller.wait(40) is not None
+    cli.wait_state(point, "aborted")
+    assert not mounts.is_mounted(point)
+    assert "aborting the mount" in cli.log()
+    relay.heal(reset=True)
+    wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.1)
+
+
+def test_noreconnect_unmounts_and_ends(cli: Cli, remote: Path, relay: Relay) -> None:
+    point = cli.mount(remote, "noreconnect", port=relay.port)
+    supervisor = cli.supervisor(point)
+    relay.cut("rst")
+    wait_until(lambda: gone(supervisor), 15, "the supervisor's end")
+    assert not mounts.is_mounted(point)
+
+
+def test_stopping_with_a_dead_link_saves_what_can_t_be_delivered(
+    cli: Cli, remote: Path, relay: Relay, tmp_path: Path
+) -> None:
+    point = cli.mount(remote, f"link_timeout=2,rescue_dir={tmp_path / 'rescue'}", port=relay.port)
+    supervisor = cli.supervisor(point)
+    fd = os.open(point / "f", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"first")
+    os.fsync(fd)
+    relay.cut("blackhole")
+    os.write(fd, b"never delivered")
+    os.kill(supervisor, signal.SIGTERM)
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
+    with pytest.raises(OSError):
+        os.close(fd)
+    saved = b"".join(path.read_bytes() for path in (tmp_path / "rescue").glob("*.data"))
+    assert b"never delivered" in saved
+    assert "saved in" in cli.log()
+
+
+def test_delay_connect_mounts_before_the_server_is_there(
+    cli: Cli, remote: Path, relay: Relay
+) -> None:
+    (remote / "f").write_text("hello")
+    relay.cut("refuse")
+    point = cli.mount(remote, "delay_connect", port=relay.port)
+    assert subprocess.run(["df", str(point)], capture_output=True, timeout=5).returncode == 0
+    relay.heal()
+    wait_until(lambda: answers(point / "f"), 30, "the server's files", every_s=0.1)
+
+
+# --- several at a time ---------------------------------------------------------------------------
+
+
+def test_list_shows_each_mount(cli: Cli, remote: Path) -> None:
+    points = [cli.mount(remote, name=f"mnt{number}") for number in range(2)]
+    shown = cli.tool("list").stdout
+    assert all(str(point) in shown for point in points)
+    assert len(shown.splitlines()) == 2
+
+
+def test_the_supervisor_reaps_and_holds_no_fuse_device(cli: Cli, remote: Path) -> None:
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    held = {os.readlink(link) for link in Path(f"/proc/{supervisor}/fd").iterdir()}
+    assert "/dev/fuse" not in held
+    assert processes.descendants(supervisor) == [cli.worker(point)]
+
+
+def test_a_reader_during_umount_gets_its_answer(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_bytes(os.urandom(1 << 20))
+    point = cli.mount(remote)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(read(point / "f").stdout))
+    reader.start()
+    code = cli.tool("umount", str(point)).returncode
+    reader.join()
+    assert code in (0, 51)
+    assert found[0] in (b"", (remote / "f").read_bytes())
