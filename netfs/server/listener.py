@@ -33,6 +33,10 @@ _WINDOW: Final = 4 << 20
 _MAX_PACKET: Final = 256 * 1024
 """Bytes of one SSH packet that we take."""
 
+_VERSION: Final = "netfs symlink-as-OpenSSH"
+"""After SSH-2.0-.  Clients look for that name to know in which order SYMLINK has its paths: the
+draft has the link first, OpenSSH and nearly everybody the target (OpenSSH PROTOCOL §4.1)."""
+
 _ENTRY: Final = "netfs-entry"
 """An option that is put into what asyncssh is told of an authority, to know which one it was."""
 
@@ -144,7 +148,7 @@ class Server:
                 gss_host=None,
                 host_based_auth=False,
                 compression_algs=None,  # bytes of files are compressed already, or not worth it
-                server_version="netfs",
+                server_version=_VERSION,
             )
             self._acceptors.append(acceptor)
 

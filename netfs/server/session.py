@@ -51,8 +51,8 @@ class Channel(Protocol):
 
     def resume_reading(self) -> None: ...
 
-    def close(self) -> None:
-        """Send what is written, then close."""
+    def exit(self, status: int) -> None:
+        """Send what is written, then *status* as a program's, then close."""
         ...
 
     def abort(self) -> None:
@@ -90,6 +90,7 @@ class Session:
         self._unsent = 0  # bytes written since then
         self._stall: asyncio.TimerHandle | None = None
         self._eof = False  # no more requests will come; what has come is answered
+        self._status = 0  # which scp wants to hear
         self._lost = False  # nobody is there to be answered
         self.requests = 0
 
@@ -110,6 +111,7 @@ class Session:
             events = self.client.connection.receive_data(data)
         except SftpError as error:
             log.warning("protocol-error session=%s reason=%r", self.client.label, str(error))
+            self._status = 1
             self.eof_received()
             return
         for event in events:
@@ -249,5 +251,5 @@ class Session:
         self.ended.set()
         self._clear_stall()
         if not self._lost:
-            self._channel.close()
+            self._channel.exit(self._status)
         self._on_end(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import stat
@@ -13,10 +14,10 @@ import asyncssh
 import paramiko
 import pytest
 
-from tests.harness.mounts import mounted
+from tests.harness.mounts import Mount, netfs_command, start
 from tests.harness.packages import require
 from tests.harness.sshd import running_sshd
-from tests.server.served import TREE, Served, serving
+from tests.server.served import TREE, Served, command, serving
 
 pytestmark = pytest.mark.sshd
 
@@ -215,6 +216,16 @@ def test_paramiko_client(served: Served, root: Path, tmp_path: Path) -> None:
     assert (root / "dir" / "uno").read_text() == "ch"
 
 
+@contextlib.contextmanager
+def mounted(peer: str, source: str, mountpoint: Path, *options: str) -> Iterator[Mount]:
+    program = netfs_command() if peer == "netfs" else [require("sshfs")]
+    mount = start([*program, source, str(mountpoint), "-f", *options], mountpoint)
+    try:
+        yield mount
+    finally:
+        mount.clean_up()
+
+
 def workload(mount: Path, root: Path) -> None:
     """What applications do on a mount."""
     work = mount / "work"
@@ -222,15 +233,20 @@ def workload(mount: Path, root: Path) -> None:
     content = os.urandom(5_000_000)
     (work / "data").write_bytes(content)
     assert (work / "data").read_bytes() == content
-    run = {"check": True, "timeout": 60, "capture_output": True}
+
+    def run(*argv: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            list(map(str, argv)), check=True, timeout=60, capture_output=True, text=True
+        )
+
     for number in range(50):
         (work / f"f{number}").write_text(str(number))
-    subprocess.run(["tar", "-cf", work / "all.tar", "-C", work, "f1", "f2", "data"], **run)  # type: ignore[call-overload]
-    subprocess.run(["mkdir", work / "out"], **run)  # type: ignore[call-overload]
-    subprocess.run(["tar", "-xf", work / "all.tar", "-C", work / "out"], **run)  # type: ignore[call-overload]
+    run("tar", "-cf", work / "all.tar", "-C", work, "f1", "f2", "data")
+    run("mkdir", work / "out")
+    run("tar", "-xf", work / "all.tar", "-C", work / "out")
     assert filecmp.cmp(work / "out" / "data", root / "work" / "data", shallow=False)
-    subprocess.run(["cp", "-a", work / "out", work / "copy"], **run)  # type: ignore[call-overload]
-    subprocess.run(["sed", "-i", "s/1/one/", work / "f1"], **run)  # type: ignore[call-overload]
+    run("cp", "-a", work / "out", work / "copy")
+    run("sed", "-i", "s/1/one/", work / "f1")
     assert (root / "work" / "f1").read_text() == "one"
     with open(work / "data", "r+b") as file:
         file.seek(1_000_000)
@@ -241,12 +257,12 @@ def workload(mount: Path, root: Path) -> None:
     assert (root / "work" / "f3").read_text() == "2"
     assert len(list(work.iterdir())) == 53
     git = [require("git"), "-C", str(work), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], **run)  # type: ignore[call-overload]
-    subprocess.run([*git, "add", "f1", "f3", "f4"], **run)  # type: ignore[call-overload]
-    subprocess.run([*git, "commit", "-qm", "x"], **run)  # type: ignore[call-overload]
-    done = subprocess.run([*git, "fsck", "--strict"], **run)  # type: ignore[call-overload]
-    assert b"error" not in done.stderr
-    subprocess.run(["rm", "-rf", work], **run)  # type: ignore[call-overload]
+    run(*git, "init", "-q")
+    run(*git, "add", "f1", "f3", "f4")
+    run(*git, "commit", "-qm", "x")
+    done = run(*git, "fsck", "--strict")
+    assert "error" not in done.stderr
+    run("rm", "-rf", work)
     assert not (root / "work").exists()
 
 
@@ -255,8 +271,7 @@ def workload(mount: Path, root: Path) -> None:
 def test_a_mount_of_it_carries_applications(
     served: Served, root: Path, tmp_path: Path, need_fuse: None, peer: str
 ) -> None:
-    source = "served:/"
-    with mounted(source, tmp_path / "mnt", "-F", str(served.client_config), peer=peer) as mount:
+    with mounted(peer, "served:/", tmp_path / "mnt", "-F", str(served.client_config)) as mount:
         assert (mount.path / "file").read_text() == "content\n"
         workload(mount.path, root)
 
@@ -266,12 +281,12 @@ def test_a_mount_of_it_carries_applications(
 def test_a_real_sshd_with_it_as_subsystem_carries_a_mount(
     root: Path, tmp_path: Path, need_fuse: None, peer: str
 ) -> None:
-    import sys
-
-    subsystem = f"/usr/bin/env PYTHONPATH={TREE} {sys.executable} -m netfs serve --stdio --root {root}"
+    subsystem = (
+        f"/usr/bin/env PYTHONPATH={TREE} {' '.join(command('--stdio', '--root', str(root)))}"
+    )
     with (
         running_sshd(tmp_path / "sshd", subsystem=subsystem) as sshd,
-        mounted(sshd.source("/"), tmp_path / "mnt", *sshd.options(), peer=peer) as mount,
+        mounted(peer, sshd.source("/"), tmp_path / "mnt", *sshd.options()) as mount,
     ):
         assert (mount.path / "file").read_text() == "content\n"
         workload(mount.path, root)

@@ -350,7 +350,9 @@ def test_user_is_dropped_to_after_binding(tmp_path: Path, root: Path) -> None:
         text = Path(f"/proc/{one.process.pid}/status").read_text()
         uid = pwd.getpwnam("nobody").pw_uid
         assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in text
-        done = sftp(one, batch=f"-get secret {tmp_path}/got\nput {one.client_config} sub/new\nls -l sub\n")
+        done = sftp(
+            one, batch=f"-get secret {tmp_path}/got\nput {one.client_config} sub/new\nls -l sub\n"
+        )
         assert "ermission denied" in done.stderr
         assert (root / "sub" / "new").stat().st_uid == uid
         assert stat.S_IMODE((root / "sub" / "new").stat().st_mode) == 0o640

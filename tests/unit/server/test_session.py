@@ -54,8 +54,8 @@ class FakeChannel:
     def resume_reading(self) -> None:
         self.reading = True
 
-    def close(self) -> None:
-        self.closed = "close"
+    def exit(self, status: int) -> None:
+        self.closed = f"exit {status}"
         assert self.session is not None
         self.session.connection_lost()
 
@@ -231,7 +231,7 @@ async def test_the_end_answers_what_had_come_and_closes_handles(rig: Rig) -> Non
     rig.send(requests.Lstat(b"/file"))  # too late
     await asyncio.wait_for(rig.session.ended.wait(), 10)
     assert len(rig.channel.answers) == 1501
-    assert rig.channel.closed == "close"
+    assert rig.channel.closed == "exit 0"
     assert len(rig.tree.client.handles) == 0
 
 
@@ -259,7 +259,7 @@ async def test_a_broken_protocol_ends_the_session(rig: Rig, data: bytes) -> None
     rig.session.data_received(data)
     if data[4:5] != b"\1":  # a second INIT is a request that v3 does not have
         await asyncio.wait_for(rig.session.ended.wait(), 10)
-        assert rig.channel.closed == "close"
+        assert rig.channel.closed == "exit 1"
     assert len(await rig.answered(1)) >= 1
 
 
