@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,8 +116,12 @@ class Mount:
 
 
 def netfs_command(*arguments: str) -> list[str]:
-    """The argv of this tree's netfs under the interpreter that runs the tests."""
-    return [sys.executable, "-m", "netfs", *arguments]
+    """The argv of this tree's netfs under the interpreter that runs the tests.
+
+    NETFS_TEST_PROGRAM names another one, such as an installed ``netfs``.
+    """
+    program = shlex.split(os.environ.get("NETFS_TEST_PROGRAM", ""))
+    return [*(program or (sys.executable, "-m", "netfs")), *arguments]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -21,7 +21,7 @@ LONG = bool(os.environ.get("NETFS_TEST_LONG"))
 
 
 def run(*command: str | Path, timeout_s: float = 100.0, **more: Any) -> str:
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [os.fspath(word) for word in command],
         capture_output=True,
         text=True,
