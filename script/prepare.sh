@@ -65,24 +65,28 @@ prepare_packages() {
 }
 
 prepare_venv() {
-  local extras=$1 python=${2:-} directory=${3:-.venv} stamp log
+  local extras=$1 python=${2:-} directory=${3:-.venv} stamp log have
   if [ -z "$python" ]; then
     python=$(any_python) || {
       prepare_packages python3:python3 python3.11:python3-venv || return 1
       python=$(any_python) || { say "Python 3.11 or newer is needed"; return 1; }
     }
   fi
+  # What is there already is kept if it has these extras (dev has all) for the same pyproject.toml.
+  for have in "$extras" dev; do
+    stamp=$("$python" -c 'import sys; print(sys.version)'; cat pyproject.toml; printf '%s' "$have")
+    if [ -x "$directory/bin/python" ] && [ "$stamp" = "$(cat "$directory/stamp" 2>/dev/null)" ]; then
+      return 0
+    fi
+  done
   stamp=$("$python" -c 'import sys; print(sys.version)'; cat pyproject.toml; printf '%s' "$extras")
-  if [ -x "$directory/bin/python" ] && [ "$stamp" = "$(cat "$directory/stamp" 2>/dev/null)" ]; then
-    return 0
-  fi
   say "preparing $directory with $("$python" -V)"
   log=$(mktemp)
   if ! "$python" -m venv --clear "$directory" >"$log" 2>&1; then
     prepare_packages no-such-program:python3-venv || { rm -f "$log"; return 1; }
     "$python" -m venv --clear "$directory"
   fi
-  if ! "$directory/bin/python" -m pip install -q -e ".[$extras]" >"$log" 2>&1; then
+  if ! "$directory/bin/python" -m pip install -q -e ".${extras:+[$extras]}" >"$log" 2>&1; then
     tail -n 30 "$log" >&2
     rm -f "$log"
     return 1
