@@ -119,13 +119,14 @@ class ClientConnection(Generic[W]):
         """What is pending, abandoned or not, oldest first."""
         yield from self._pending.values()
 
-    def receive_data(self, piece: Buffer) -> list[Version | Answer[W] | Reaped[W]]:
-        """What the bytes mean, in the order they came.
+    def receive_data(self, piece: Buffer) -> Iterator[Version | Answer[W] | Reaped[W]]:
+        """What the bytes mean, in the order they came; to be read to its end.
+
+        A request whose answer can't be accepted stays pending.
 
         Raises:
             RemoteProtocolError: the server broke the protocol; the conversation is over.
         """
-        events: list[Version | Answer[W] | Reaped[W]] = []
         try:
             packets = self._frames.feed(piece)
         except RemoteProtocolError as exc:
@@ -138,10 +139,9 @@ class ClientConnection(Generic[W]):
         for packet in packets:
             if self.version is None:
                 self.version = _decode_version(packet)
-                events.append(self.version)
-                continue
-            events.append(self._answer(packet))
-        return events
+                yield self.version
+            else:
+                yield self._answer(packet)
 
     def receive_eof(self) -> None:
         """The stream ended.
@@ -156,7 +156,7 @@ class ClientConnection(Generic[W]):
         reader = Reader(packet)
         try:
             packet_type, request_id = reader.unpack(_HEAD)
-            entry = self._pending.pop(request_id, None)
+            entry = self._pending.get(request_id)
             if entry is None:
                 raise RemoteProtocolError(f"a response to request {request_id}, never sent")
             response = decode_response(packet_type, reader)
@@ -164,6 +164,7 @@ class ClientConnection(Generic[W]):
             raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
         request, waiter = entry
         _check_match(request, response)
+        del self._pending[request_id]
         if not waiter.done():
             return Answer(waiter, request, response)
         return Reaped(waiter, response.handle if type(response) is Handle else None)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.window import BulkWindow, RoundTrip
 from netfs.sftp.codes import Status
-from netfs.sftp.connection import ClientConnection, Reaped, Version
+from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
 from netfs.sftp.requests import Close, Read, Request, Write
 from netfs.sftp.responses import Handle, Response, StatusResponse
@@ -260,21 +260,18 @@ class Requester:
 
     def data_received(self, data: Buffer) -> None:
         self._bytes_received += len(data)
+        now = self.heard_at = self._clock()
         try:
-            events = self._connection.receive_data(data)
+            for event in self._connection.receive_data(data):
+                if isinstance(event, Answer):
+                    self._deliver(event.waiter, event.response, now)
+                elif isinstance(event, Reaped):
+                    self._reap(event.waiter, event.orphan, now)
+                elif not self._version.done():
+                    self._version.set_result(event)
         except RemoteProtocolError as exc:
             _log.warning("the server broke the SFTP protocol: %s", exc)
             self.abort(f"the server broke the SFTP protocol: {exc}")
-            return
-        now = self.heard_at = self._clock()
-        for event in events:
-            if isinstance(event, Version):
-                if not self._version.done():
-                    self._version.set_result(event)
-            elif isinstance(event, Reaped):
-                self._reap(event.waiter, event.orphan, now)
-            else:
-                self._deliver(event.waiter, event.response, now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = str(exc) if exc is not None else "the channel was closed"

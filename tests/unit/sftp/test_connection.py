@@ -18,6 +18,7 @@ from netfs.sftp.connection import (
 )
 from netfs.sftp.errors import RemoteProtocolError
 from netfs.sftp.framing import FrameSplitter
+from netfs.wire import Buffer
 from tests.unit.sftp.vectors import packet
 
 
@@ -29,11 +30,15 @@ class Waiter:
         return self.abandoned
 
 
+def received(client: ClientConnection[Waiter], data: Buffer) -> list[object]:
+    return list(client.receive_data(data))
+
+
 def greeted() -> tuple[ClientConnection[Waiter], ServerConnection]:
     client: ClientConnection[Waiter] = ClientConnection()
     server = ServerConnection()
     assert server.receive_data(client.hello()) == [Init(3)]
-    client.receive_data(server.send_version({b"limits@openssh.com": b"1"}))
+    received(client, server.send_version({b"limits@openssh.com": b"1"}))
     return client, server
 
 
@@ -48,7 +53,7 @@ def test_a_conversation_from_init_to_answer() -> None:
     answers = b"".join(
         (*server.send(second, rsp.Data(b"xyz")), *server.send(first, rsp.StatusResponse(2)))
     )
-    assert client.receive_data(answers) == [
+    assert received(client, answers) == [
         Answer(b, req.Read(b"h", 0, 10), rsp.Data(b"xyz")),
         Answer(a, req.Lstat(b"/a"), rsp.StatusResponse(2)),
     ]
@@ -60,7 +65,7 @@ def test_the_handle_of_an_abandoned_open_is_reported() -> None:
     for request in (req.Open(b"/f", 1, rsp.Attrs()), req.Opendir(b"/")):
         request_id, _ = client.send(request, waiter := Waiter())
         waiter.abandoned = True
-        assert client.receive_data(server.send(request_id, rsp.Handle(b"h"))[0]) == [
+        assert received(client, server.send(request_id, rsp.Handle(b"h"))[0]) == [
             Reaped(waiter, b"h")
         ]
 
@@ -70,7 +75,7 @@ def test_other_answers_to_abandoned_requests_are_only_reported_as_come() -> None
     request_id, _ = client.send(req.Lstat(b"/"), waiter := Waiter())
     waiter.abandoned = True
     assert list(client.waiting()) == [(req.Lstat(b"/"), waiter)]
-    assert client.receive_data(server.send(request_id, rsp.StatusResponse(4))[0]) == [
+    assert received(client, server.send(request_id, rsp.StatusResponse(4))[0]) == [
         Reaped(waiter, None)
     ]
     assert client.pending == 0
@@ -79,7 +84,7 @@ def test_other_answers_to_abandoned_requests_are_only_reported_as_come() -> None
 def test_an_answer_to_nothing_ends_the_conversation() -> None:
     client, server = greeted()
     with pytest.raises(RemoteProtocolError, match="never sent"):
-        client.receive_data(server.send(5, rsp.StatusResponse(4))[0])
+        received(client, server.send(5, rsp.StatusResponse(4))[0])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,8 @@ def test_an_answer_to_something_else_ends_the_conversation(
     client, server = greeted()
     request_id, _ = client.send(request_, Waiter())
     with pytest.raises(RemoteProtocolError):
-        client.receive_data(b"".join(server.send(request_id, response)))
+        received(client, b"".join(server.send(request_id, response)))
+    assert client.pending == 1  # so that who waits is told
 
 
 def test_an_answer_comes_only_once() -> None:
@@ -106,12 +112,12 @@ def test_an_answer_comes_only_once() -> None:
     request_id, _ = client.send(req.Lstat(b"/"), Waiter())
     answer = server.send(request_id, rsp.StatusResponse(2))[0]
     with pytest.raises(RemoteProtocolError, match="never sent"):
-        client.receive_data(bytes(answer) * 2)
+        received(client, bytes(answer) * 2)
 
 
 def test_text_instead_of_version_is_shown() -> None:
     with pytest.raises(RemoteProtocolError, match="Welcome to the machine"):
-        ClientConnection[Waiter]().receive_data(b"Welcome to the machine\n")
+        received(ClientConnection[Waiter](), b"Welcome to the machine\n")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +125,7 @@ def test_text_instead_of_version_is_shown() -> None:
 )
 def test_a_wrong_version_packet_is_refused(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
-        ClientConnection[Waiter]().receive_data(packet(text))
+        received(ClientConnection[Waiter](), packet(text))
 
 
 def test_the_server_half_names_what_it_cannot_understand() -> None:
@@ -165,7 +171,7 @@ def test_a_packet_in_one_piece_is_not_copied() -> None:
 def test_an_end_inside_a_packet_is_an_error() -> None:
     client, server = greeted()
     client.receive_eof()
-    client.receive_data(b"\0\0")
+    received(client, b"\0\0")
     server.receive_data(b"\0\0\0\x05\x07")
     for half in (client, server):
         with pytest.raises(RemoteProtocolError, match="inside a packet"):

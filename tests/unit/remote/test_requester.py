@@ -1,0 +1,221 @@
+"""The queue of one conversation: order, fairness, cancelling; on a server of the test's own."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from netfs.client.remote.requester import (
+    Disconnected,
+    Expired,
+    Requester,
+    StatusError,
+    new_links,
+)
+from netfs.sftp import requests as req
+from netfs.sftp import responses as rsp
+from netfs.sftp.attrs import Attrs
+from netfs.sftp.connection import Asked, ServerConnection
+from netfs.sftp.errors import LocalProtocolError
+from netfs.wire import Buffer
+
+
+class Peer:
+    """A channel and the server behind it, which answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.links = new_links()
+        self.requester = Requester(self.links, lambda: self.now)
+        self.server = ServerConnection(1 << 21)
+        self.asked: list[Asked] = []
+        self.writes = 0
+        self.is_aborted = False
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        self.writes += 1
+        for event in self.server.receive_data(b"".join(buffers)):
+            if isinstance(event, Asked):
+                self.asked.append(event)
+            else:
+                self.requester.data_received(self.server.send_version({}))
+
+    def write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.requester.connection_lost(None)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def answer(self, response: rsp.Response, index: int = 0) -> None:
+        asked = self.asked.pop(index)
+        self.requester.data_received(b"".join(self.server.send(asked.request_id, response)))
+
+    def kinds(self) -> list[str]:
+        return [type(asked.request).__name__ for asked in self.asked]
+
+
+OK = rsp.StatusResponse(0)
+
+
+async def peer() -> Peer:
+    it = Peer()
+    await it.requester.greet(it)
+    it.writes = 0
+    return it
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_requests_of_one_turn_leave_in_one_write() -> None:
+    it = await peer()
+    futures = [it.requester.ask(req.Lstat(b"/%d" % n)) for n in range(10)]
+    await turn()
+    assert it.writes == 1
+    assert len(it.asked) == 10
+    it.requester.abort("end")
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def test_small_requests_pass_bulk_but_not_that_of_their_own_file() -> None:
+    it = await peer()
+    block = bytes(256 * 1024)
+    futures = [it.requester.ask(req.Write(b"h", n, (block,))) for n in range(20)]
+    await turn()
+    sent = len(it.asked)
+    assert 0 < sent < 20  # the window is full
+    futures.append(it.requester.ask(req.Close(b"h")))
+    futures.append(it.requester.ask(req.Close(b"other")))
+    await turn()
+    assert [a.request for a in it.asked[sent:]] == [req.Close(b"other")]
+    it.answer(OK, -1)
+    while it.asked:
+        it.now += 0.01
+        it.answer(OK)
+        await turn()
+    assert all(future.done() for future in futures)
+    assert it.links.writes.in_flight == 0
+
+
+async def test_a_request_cancelled_in_its_turn_never_leaves() -> None:
+    it = await peer()
+    future = it.requester.ask(req.Mkdir(b"/d", Attrs()))
+    future.cancel()
+    await turn()
+    assert it.asked == []
+
+
+async def test_the_late_handle_of_a_cancelled_open_is_closed() -> None:
+    it = await peer()
+    task = asyncio.ensure_future(it.requester.call(req.Opendir(b"/")))
+    await turn()
+    await turn()
+    task.cancel()
+    await turn()
+    it.answer(rsp.Handle(b"h"))
+    await turn()
+    assert [a.request for a in it.asked] == [req.Close(b"h")]
+    it.answer(OK)
+    assert it.requester.statistics().orphans == 1
+
+
+async def test_a_handle_that_came_just_before_the_cancelling_is_closed() -> None:
+    it = await peer()
+    task = asyncio.ensure_future(it.requester.call(req.Opendir(b"/")))
+    await turn()
+    await turn()
+    it.answer(rsp.Handle(b"h"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await turn()
+    assert [a.request for a in it.asked] == [req.Close(b"h")]
+    it.answer(OK)
+
+
+async def test_the_window_is_given_back_by_cancelled_and_lost_requests() -> None:
+    it = await peer()
+    futures = [it.requester.ask(req.Read(b"h", n, 1 << 17)) for n in range(4)]
+    await turn()
+    futures[0].cancel()
+    it.now += 0.1
+    it.answer(rsp.Data(bytes(10)))
+    assert it.links.reads.in_flight == 3 << 17
+    it.requester.abort("gone")
+    assert it.links.reads.in_flight == 0
+    for future in futures[1:]:
+        with pytest.raises(Disconnected, match="gone"):
+            await future
+
+
+async def test_nothing_leaves_while_the_channel_is_full() -> None:
+    it = await peer()
+    it.requester.pause_writing()
+    future = it.requester.ask(req.Lstat(b"/"))
+    await turn()
+    assert it.asked == []
+    it.requester.resume_writing()
+    assert it.kinds() == ["Lstat"]
+    it.answer(rsp.StatusResponse(2))
+    assert (await future) == rsp.StatusResponse(2)
+
+
+async def test_the_end_tells_what_was_sent() -> None:
+    it = await peer()
+    sent = it.requester.ask(req.Lstat(b"/a"))
+    await turn()
+    unsent = it.requester.ask(req.Lstat(b"/b"))
+    it.requester.connection_lost(OSError("reset"))
+    for future, expected in ((sent, True), (unsent, False), (it.requester.ask(req.Lstat(b"/")), 0)):
+        with pytest.raises(Disconnected, match="reset") as caught:
+            await future
+        assert caught.value.sent == expected
+
+
+async def test_what_waits_too_long_expires_and_its_handle_is_closed() -> None:
+    it = await peer()
+    old = it.requester.ask(req.Opendir(b"/"))
+    await turn()
+    it.now = 30.0
+    young = it.requester.ask(req.Lstat(b"/"))
+    await turn()
+    assert it.requester.oldest_sent_at() == 0.0
+    it.requester.expire(10.0, "too long")
+    with pytest.raises(Expired):
+        await old
+    it.answer(rsp.Handle(b"h"))
+    await turn()
+    assert it.kinds() == ["Lstat", "Close"]
+    it.answer(rsp.StatusResponse(4))
+    assert (await young) == rsp.StatusResponse(4)
+    it.answer(OK)
+
+
+async def test_a_server_that_breaks_the_protocol_is_left() -> None:
+    it = await peer()
+    good = it.requester.ask(req.Lstat(b"/"))
+    future = it.requester.ask(req.Lstat(b"/"))
+    await turn()
+    answers = (rsp.StatusResponse(2), rsp.Handle(b"h"))
+    packets = [it.server.send(a.request_id, r)[0] for a, r in zip(it.asked, answers, strict=True)]
+    it.requester.data_received(b"".join(packets))
+    assert it.is_aborted
+    assert (await good) == rsp.StatusResponse(2)
+    with pytest.raises(Disconnected, match="broke the SFTP protocol"):
+        await future
+
+
+async def test_a_bad_status_is_an_error_and_an_unsayable_value_too() -> None:
+    it = await peer()
+    task = asyncio.ensure_future(it.requester.call(req.Rmdir(b"/")))
+    await turn()
+    await turn()
+    it.answer(rsp.StatusResponse(4, b"Failure"))
+    with pytest.raises(StatusError, match="Rmdir: status 4"):
+        await task
+    with pytest.raises(LocalProtocolError):
+        await it.requester.call(req.Setstat(b"/", Attrs(size=-1)))
