@@ -51,7 +51,7 @@ class FileData:
     __slots__ = (
         "_drained_at", "_drained_wall", "_fetcher", "_has_failed", "_identify_error",
         "_identifying", "_local_attrs", "_pool", "_queue", "_refreshing", "_sender", "_seq",
-        "_waiters", "_word", "_wrote_ns", "error", "error_seq", "extents", "handles", "is_local",
+        "_waiters", "_word", "_wrote_ns", "creators", "error", "error_seq", "extents", "handles", "is_local",
         "is_suspect", "is_trusted", "kernel_valid", "node", "opens", "prefetching", "size",
         "version",
     )  # fmt: skip
@@ -70,6 +70,7 @@ class FileData:
         )
         self._sender = Sender(self, self._queue, pool)
         self.opens = 0  # open files
+        self.creators = 0  # those of them that created the file
         self.size = 0
         self.version: Version | None = None
         self.is_trusted = False  # a change since the version was seen would show
@@ -102,8 +103,9 @@ class FileData:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether own changes are under way or not yet confirmed: SETATTR has to join them."""
-        return self.is_local
+        """Whether SETATTR has to join the queue: own changes are under way or not yet confirmed,
+        or its creator is still busy with it."""
+        return self.is_local or self.creators > 0
 
     @property
     def is_complete(self) -> bool:

@@ -219,6 +219,7 @@ class FileTable:
         data.handles.take(handle, access)
         file = self._register(data, access)
         file.is_new = True
+        data.creators += 1
         return file
 
     def _register(self, data: FileData, access: int) -> OpenFile:
@@ -241,6 +242,8 @@ class FileTable:
             return
         data = file.data
         data.opens -= 1
+        if file.is_new:
+            data.creators -= 1
         if file.access & api.READ:
             data.handles.readers -= 1
         if file.access & api.WRITE:
@@ -282,14 +285,13 @@ class FileTable:
     async def setattr(self, node: Node, changes: Attrs) -> None:
         """SETSTAT in the order of the file's other changes.
 
-        Times and mode of a file that is just being written by who created it are not waited for:
-        they leave with its bytes, and an error is reported with theirs.
+        Times, mode and unchanged owners of a file that whoever created it still has open are not
+        waited for: its owner may set them.  They leave with its bytes, and close reports errors.
 
         Raises: OSError as the server answers.
         """
         data = self.data_of(node)
-        is_certain = changes.size is None and changes.uid is None and changes.gid is None
-        if is_certain and data.is_busy and self._is_creating(data):
+        if data.creators and self._is_certain(data, changes):
             data.set_attrs(changes, None)
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -297,8 +299,14 @@ class FileTable:
         await done
         data.refresh_soon()
 
-    def _is_creating(self, data: FileData) -> bool:
-        return any(file.data is data and file.is_new for file in self._open.values())
+    def _is_certain(self, data: FileData, changes: Attrs) -> bool:
+        known = data.node.attrs
+        return (
+            known is not None
+            and changes.size is None
+            and changes.uid in (None, known.uid)
+            and changes.gid in (None, known.gid)
+        )
 
     async def getattr(self, node: Node) -> Attrs:
         """FSTAT through an open handle, for files that have no name any more.
