@@ -46,7 +46,7 @@ class Channel(Protocol):
         ...
 
     def close(self) -> None:
-        """Send what is buffered, then close.  connection_lost(None) follows."""
+        """Send what is buffered and let the server finish.  connection_lost(None) follows."""
         ...
 
     def abort(self) -> None:

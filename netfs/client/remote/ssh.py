@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import asyncssh
 
 from netfs.client.config import KIB, MIB
+from netfs.client.remote import sshfast
 from netfs.client.remote.channel import (
     HIGH_WATER,
     Channel,
@@ -74,6 +75,7 @@ class SshLink:
         self._sftp_server = sftp_server
         self._underlay = underlay
         self.can_probe = hasattr(connection, "_make_global_request")
+        self._path = sshfast.install(connection)
 
     def __repr__(self) -> str:
         settings, info = self._settings, self._connection.get_extra_info
@@ -114,7 +116,11 @@ class SshLink:
             raise ConnectError(ConnectErrorKind.NO_SFTP, self._no_sftp(exc.reason)) from None
         except (OSError, asyncssh.Error) as exc:
             raise self._lost_error(exc) from None
-        return SshChannel(channel, session)
+        writer = None
+        if self._path is not None:
+            writer = sshfast.writer(self._path, self._connection, channel, session)
+        session.writer = writer
+        return SshChannel(channel, session, writer)
 
     def _no_sftp(self, reason: str) -> str:
         where = self._settings.host
@@ -172,30 +178,47 @@ def _abort_late(opening: asyncio.Future[SshChannel]) -> None:
 class SshChannel:
     """An SFTP stream.  Implements channel.Channel."""
 
-    __slots__ = ("_channel", "_session")
+    __slots__ = ("_channel", "_session", "_writer")
 
-    def __init__(self, channel: asyncssh.SSHClientChannel[bytes], session: _Session) -> None:
+    def __init__(
+        self,
+        channel: asyncssh.SSHClientChannel[bytes],
+        session: _Session,
+        writer: sshfast.FastWriter | None,
+    ) -> None:
         self._channel = channel
         self._session = session
+        self._writer = writer
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """See channel.Channel."""
+        if self._writer is not None:
+            if self._session.writer is not None:
+                self._writer.write(buffers)
+            return
         # A channel that is being lost drops what is written: connection_lost tells the receiver.
         with contextlib.suppress(OSError):
             self._channel.write(b"".join(buffers))
 
     def write_buffer_size(self) -> int:
         """See channel.Channel."""
+        if self._writer is not None:
+            return self._writer.waiting()
         return self._channel.get_write_buffer_size()
 
     def close(self) -> None:
         """See channel.Channel."""
         self._session.is_wanted = False
-        self._channel.close()
+        # Only the end of its input lets the server finish what it was sent and answer it; the
+        # CLOSE would close its output first, and it would die of that.
+        with contextlib.suppress(OSError):  # it is closed already
+            self._channel.write_eof()
 
     def abort(self) -> None:
         """See channel.Channel."""
         self._session.is_wanted = False
+        if self._writer is not None:
+            self._writer.clear()
         self._channel.abort()
 
 
@@ -211,6 +234,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._status: int | None = None
         self._has_ended = False
         self.is_wanted = True  # False: closed by us
+        self.writer: sshfast.FastWriter | None = None  # None again when the channel is gone
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
@@ -252,6 +276,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _end(self, reason: Exception | None) -> None:
         if not self._has_ended:
             self._has_ended = True
+            if self.writer is not None:
+                self.writer.close()
+                self.writer = None
             self._receiver.connection_lost(reason)
 
     def _reason(self, exc: Exception | None) -> ConnectError:

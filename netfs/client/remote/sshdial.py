@@ -43,6 +43,10 @@ from netfs.client.remote.sshsettings import Settings, StrictHostKey
 
 _MAX_HOPS: Final = 8
 _QUESTIONS: Final = 3  # new host keys in one attempt: a cluster behind one name shows several
+_REKEY_BYTES: Final = 16 << 30
+"""Before new keys are made: far below what the ciphers bear (RFC 4344 §3.2: 2^32 blocks, as
+OpenSSH's default), and rare enough not to be felt in a long copy."""
+
 _RETRY_PAUSE_S: Final = 1.0  # between ConnectionAttempts, as ssh waits
 
 
@@ -341,7 +345,7 @@ def _options(settings: Settings, known: hostkeys.HostKeys) -> dict[str, Any]:
         "mac_algs": _pick("MACs", settings.macs, get_default_mac_algs(), get_mac_algs()),
         "compression_algs": ["zlib@openssh.com", "none"] if settings.compression else ["none"],
         "signature_algs": _signatures(settings),
-        "rekey_bytes": settings.rekey_bytes or (),
+        "rekey_bytes": settings.rekey_bytes or _REKEY_BYTES,
         "rekey_seconds": settings.rekey_s or (),
         "tcp_keepalive": settings.tcp_keepalive,
         "keepalive_interval": 0,  # link.py watches the link
