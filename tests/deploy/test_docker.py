@@ -85,16 +85,22 @@ def stack(engine: Engine, tmp_path: Path) -> Iterator[Stack]:
     volume = tmp_path / "volume"
     volume.mkdir()
     port = free_port()
-    # Only what a machine without bridges changes: the host's network and a port of its own.
+    # Only what a machine without bridges changes: the host's network and a port of its own;
+    # and health is looked at more often, so that the test need not wait.
     host = {"network_mode": "host"}
     options = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["mount"][
         "environment"
     ]["NETFS_OPTIONS"].replace("port=2022", f"port={port}")
     override = {
         "services": {
-            "export": {**host, "environment": {"NETFS_LISTEN": f"127.0.0.1:{port}"}},
+            "export": {
+                **host,
+                "healthcheck": {"interval": "1s"},
+                "environment": {"NETFS_LISTEN": f"127.0.0.1:{port}"},
+            },
             "mount": {
                 **host,
+                "healthcheck": {"interval": "1s"},
                 "environment": {
                     "NETFS_SOURCE": "netfs@127.0.0.1:/",
                     "NETFS_OPTIONS": f"{options},link_timeout=5",
@@ -110,7 +116,7 @@ def stack(engine: Engine, tmp_path: Path) -> Iterator[Stack]:
         yield it
     finally:
         it.compose("unpause", check=False)
-        it.compose("down", "-v", "-t", "10", check=False)
+        it.compose("down", "-v", "-t", "3", check=False)
 
 
 def test_the_application_reads_and_writes_once_the_sidecar_is_healthy(stack: Stack) -> None:
