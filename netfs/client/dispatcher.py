@@ -76,7 +76,7 @@ class _InFlight:
         "answered",
         "cancelled",
         "coroutine",
-        "leaving",
+        "interrupted",
         "nodeid",
         "opcode",
         "pid",
@@ -98,7 +98,7 @@ class _InFlight:
         self.task: asyncio.Task[None] | None = None  # None: it has not begun
         self.answered = False
         self.cancelled = False
-        self.leaving = False  # its caller is exiting because it was interrupted before
+        self.interrupted = False  # the kernel sent an INTERRUPT
         self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
 
 
@@ -145,6 +145,7 @@ class Dispatcher:
         clock: Callable[[], float],
         read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
         is_exiting: Callable[[int], bool] = interrupts.is_exiting,
+        is_link_up: Callable[[], bool] = lambda: True,
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
         allowed_uids: frozenset[int] | None = None,
@@ -155,6 +156,7 @@ class Dispatcher:
             handlers, refused: together they name each opcode that is not the dispatcher's own.
             minor: what INIT agreed on.
             clock: monotonic, seconds.
+            is_link_up: whether the server can be reached, as far as is known.
             debug: log each request and reply on ``netfs.fuse``.
             allowed_uids: callers that are answered (allow_root); None: the kernel decides alone.
         """
@@ -166,6 +168,7 @@ class Dispatcher:
         self._clock = clock
         self._read_signals = read_signals
         self._is_exiting = is_exiting
+        self._is_link_up = is_link_up
         self._debug = debug
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
@@ -350,8 +353,11 @@ class Dispatcher:
             self._start(one)
         else:
             self._queue.append(one)
-        if self._leaving and header.opcode == Opcode.FLUSH:
-            self._look_whether_leaving(one)
+        if header.opcode == Opcode.FLUSH:
+            self._watched[one.unique] = one  # no signal tells of an exiting caller
+            if self._leaving:
+                self._look(one)
+            self._set_recheck()
         if self._parked:
             parked = self._parked.pop(header.unique, None)
             if parked is not None:
@@ -433,6 +439,7 @@ class Dispatcher:
             self._set_recheck()
 
     def _watch(self, one: _InFlight) -> None:
+        one.interrupted = True
         self._watched[one.unique] = one
         self._look(one)
         self._set_recheck()
@@ -444,10 +451,12 @@ class Dispatcher:
             if one.quit_at is not None and now >= one.quit_at:
                 self._answer_error(one, errno.EINTR)
             return
-        if one.leaving:
+        if one.opcode == Opcode.FLUSH and self._is_leaving(one):
             verdict = interrupts.Verdict.LEAVE
-        else:
+        elif one.interrupted:
             verdict = interrupts.judge(self._read_signals(one.pid))
+        else:
+            return
         grace = interrupts.grace_s(one.opcode, verdict)
         if grace is None:
             one.quit_at = None
@@ -456,12 +465,13 @@ class Dispatcher:
         if now >= one.quit_at:
             self._cancel(one)
 
-    def _look_whether_leaving(self, one: _InFlight) -> None:
+    def _is_leaving(self, one: _InFlight) -> bool:
+        """Whether a FLUSH is the last close of a caller that no signal reaches any more."""
         now = self._clock()
         self._leaving = {pid: until for pid, until in self._leaving.items() if now < until}
-        if one.pid in self._leaving and self._is_exiting(one.pid):
-            one.leaving = True
-            self._watch(one)
+        if one.pid not in self._leaving and self._is_link_up():
+            return False
+        return self._is_exiting(one.pid)
 
     def _cancel(self, one: _InFlight) -> None:
         one.cancelled = True

@@ -35,7 +35,8 @@ ANSWER_S: Final = 0.1
 LEAVING_S: Final = 10.0
 """How long a caller that was told EINTR is remembered: if it exits now, closing its files is a
 FLUSH that no signal reaches any more (the kernel drops signals to exiting processes), and that
-nobody looks at the result of.  It is treated as interrupted too; its data stays queued."""
+nobody looks at the result of.  It is treated as interrupted too; its data stays queued.  The same
+goes for every caller that exits while the link is known to be down."""
 
 
 class Verdict(enum.Enum):

@@ -117,6 +117,7 @@ def assemble(
         minor=capabilities.minor,
         clock=clock,
         debug=config.daemon.debug,
+        is_link_up=lambda: session.is_up,
         allowed_uids=mounting.allowed_uids(config.mount),
     )
     return Parts(context, dispatcher, notifier)

@@ -337,6 +337,43 @@ async def test_an_interrupt_finds_an_operation_that_was_not_yet_started() -> Non
         assert gate.running == 0
 
 
+@pytest.mark.parametrize(
+    ("is_exiting", "is_link_up", "error"),
+    [(True, False, errno.EINTR), (True, True, 0), (False, False, 0)],
+)
+async def test_the_last_close_of_a_caller_does_not_wait_for_a_link_that_is_down(
+    is_exiting: bool, is_link_up: bool, error: int
+) -> None:
+    gate = Gate()
+    async with serving(
+        None,
+        {Opcode.FLUSH: gate},
+        is_exiting=lambda pid: is_exiting,
+        is_link_up=lambda: is_link_up,
+        read_signals=lambda pid: QUIET,
+    ) as kernel:
+        unique = kernel.send(Opcode.FLUSH, 2, abi.FLUSH_IN.pack(1, 0, 0, 0))
+        await gate.arrived.wait()
+        if not error:
+            await asyncio.sleep(0.6)
+            gate.release.set()
+        assert (await kernel.answer(unique)).error == error
+
+
+async def test_the_last_close_of_an_interrupted_caller_is_interrupted_too() -> None:
+    gate = Gate()
+    handlers: dict[Opcode, Any] = {Opcode.FLUSH: gate, Opcode.READ: gate}
+    exiting = False
+    async with serving(None, handlers, is_exiting=lambda pid: exiting) as kernel:
+        unique = kernel.send(Opcode.READ, 2, abi.READ_IN.pack(0, 0, 1, 0, 0, 0, 0))
+        await gate.arrived.wait()
+        kernel.interrupt(unique)
+        assert (await kernel.answer(unique)).error == errno.EINTR
+        exiting = True
+        unique = kernel.send(Opcode.FLUSH, 2, abi.FLUSH_IN.pack(1, 0, 0, 0))
+        assert (await kernel.answer(unique)).error == errno.EINTR
+
+
 # Limits and the end
 
 
