@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 import asyncssh
 
+from netfs import sshfast
 from netfs.client.config import KIB, MIB
-from netfs.client.remote import sshfast
 from netfs.client.remote.channel import (
     HIGH_WATER,
     Channel,

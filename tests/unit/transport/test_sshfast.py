@@ -17,10 +17,10 @@ from asyncssh.encryption import GCMEncryption
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netfs.client.remote import sshfast
-from netfs.client.remote.channel import HIGH_WATER, Link
+from netfs import sshfast
+from netfs.client.remote.channel import Link
 from netfs.client.remote.errors import ConnectError
-from netfs.client.remote.sshfast import FastPath, FastReader, FastWriter
+from netfs.sshfast import HIGH_WATER, FastPath, FastReader, FastWriter
 from tests.harness.sshd import Sshd, running_sshd
 from tests.unit.transport.support import INIT, Recorder, base_words, config_for, linked
 

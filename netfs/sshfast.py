@@ -1,4 +1,4 @@
-"""A shorter way for channel data through asyncssh, where the cipher is AES-GCM.
+"""A shorter way for channel data through asyncssh, where the cipher is AES-GCM; both sides use it.
 
 asyncssh copies each packet about eight times and spends more in Python than in the cipher; here
 data is decrypted from the socket's buffer into what the receiver gets, and encrypted into what
@@ -25,10 +25,12 @@ from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from netfs.client.remote.channel import HIGH_WATER
 from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
+
+HIGH_WATER: Final = 4 * 1024 * 1024
+"""Bytes waiting in a writer above which its session's pause_writing is called."""
 
 _CHANNEL_DATA: Final = 94  # RFC 4254 §9
 _IGNORE: Final = 2  # RFC 4253 §12
@@ -366,8 +368,10 @@ class FastWriter:
             self._session.pause_writing()
 
 
-def install(connection: asyncssh.SSHClientConnection) -> FastPath | None:
-    """Put the short way into a logged-in *connection*; None where it can't be."""
+def install(
+    connection: asyncssh.SSHClientConnection | asyncssh.SSHServerConnection,
+) -> FastPath | None:
+    """Put the short way into a logged-in *connection* of either side; None where it can't be."""
     missing = [name for name in _CONNECTION_NAMES if not hasattr(connection, name)]
     if missing:
         log.info("asyncssh %s lacks %s: plain data path", asyncssh.__version__, missing)
