@@ -16,6 +16,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.wire": (),
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
     "netfs.sftp": ("netfs.wire", "netfs.sftp"),
+    "netfs.sshfast": ("netfs.wire",),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (
@@ -23,6 +24,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
         "netfs.sftp",
         "netfs.client.remote",
         "netfs.client.config",
+        "netfs.sshfast",
     ),
 }
 """Module prefix -> what of netfs it may import. ``netfs`` itself (the version): always."""
@@ -36,6 +38,7 @@ NEVER: Final[dict[str, tuple[str, ...]]] = {
 
 HOMES: Final[dict[str, tuple[str, ...]]] = {
     "asyncssh": (
+        "netfs.sshfast",  # channel data, both sides
         "netfs.client.remote.ssh",  # the link: connecting, keys, logging in, configuration
         "netfs.client.remote.sshdial",
         "netfs.client.remote.sshkeys",
