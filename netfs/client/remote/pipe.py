@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 import subprocess
 from collections.abc import Sequence
 from typing import Final
@@ -16,7 +17,7 @@ from netfs.client.config import Config
 from netfs.client.remote.channel import Channel, Receiver, readable
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.sockets import reap, spawn
-from netfs.client.remote.stream import StreamChannel
+from netfs.client.remote.stream import StreamChannel, WritingSide
 
 _STDERR_KEPT: Final = 4096
 _IGNORES_INTERRUPT: Final = ("/bin/sh", "-c", 'trap "" INT; exec "$@"', "netfs-ssh")
@@ -204,10 +205,16 @@ class PassiveLink:
         loop = asyncio.get_running_loop()
         self._channel = channel = StreamChannel(receiver, self._explain)
         channel.ended.add_done_callback(self._ended)
-        reading = os.fdopen(os.dup(self._fds[0]), "rb", buffering=0)
-        writing = os.fdopen(os.dup(self._fds[1]), "wb", buffering=0)
-        await loop.connect_write_pipe(lambda: channel, writing)
-        await loop.connect_read_pipe(lambda: channel, reading)
+        reading, writing = map(os.dup, self._fds)
+        one, other = os.fstat(reading), os.fstat(writing)
+        if stat.S_ISSOCK(one.st_mode) and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino):
+            os.close(writing)
+            await loop.create_connection(lambda: channel, sock=socket.socket(fileno=reading))
+        else:
+            await loop.connect_write_pipe(
+                lambda: WritingSide(channel), os.fdopen(writing, "wb", buffering=0)
+            )
+            await loop.connect_read_pipe(lambda: channel, os.fdopen(reading, "rb", buffering=0))
         return channel
 
     @staticmethod

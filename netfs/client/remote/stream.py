@@ -27,11 +27,15 @@ class StreamChannel(asyncio.Protocol):
         self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if hasattr(transport, "write"):
-            self._writing = cast(asyncio.WriteTransport, transport)
-            self._writing.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
-        if self._reading is None or hasattr(transport, "pause_reading"):
-            self._reading = transport
+        """The reading side, which is the writing one as well unless there is one already."""
+        self._reading = transport
+        if self._writing is None:
+            self.write_to(cast(asyncio.WriteTransport, transport))
+
+    def write_to(self, transport: asyncio.WriteTransport) -> None:
+        """Write to *transport* from now on."""
+        self._writing = transport
+        transport.set_write_buffer_limits(HIGH_WATER, HIGH_WATER // 4)
 
     def data_received(self, data: bytes) -> None:
         if self._has_ended:
@@ -97,3 +101,22 @@ class StreamChannel(asyncio.Protocol):
             self._writing.abort()
         if self._reading is not None and self._reading is not self._writing:
             self._reading.close()
+
+
+class WritingSide(asyncio.BaseProtocol):
+    """The protocol of a pipe that only a StreamChannel's writing goes to."""
+
+    def __init__(self, channel: StreamChannel) -> None:
+        self._channel = channel
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._channel.write_to(cast(asyncio.WriteTransport, transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._channel.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._channel.resume_writing()

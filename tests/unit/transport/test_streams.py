@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from netfs.client.config import Config, MountConfig, SourceConfig, SshConfig
 from netfs.client.remote.channel import check_greeting, readable
@@ -185,7 +187,7 @@ async def test_aborting_kills_the_command(tmp_path: Path) -> None:
 # --- stdin and stdout ----------------------------------------------------------------------------
 
 
-async def test_passive_speaks_on_two_pipes_and_once_only() -> None:
+async def speak_passively() -> None:
     server = subprocess.Popen([SFTP_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdin is not None
     assert server.stdout is not None
@@ -201,6 +203,28 @@ async def test_passive_speaks_on_two_pipes_and_once_only() -> None:
     await link.close()
     assert await recorder.reason() is None
     assert await link.wait_lost() is None
+    assert server.wait(5) == 0
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_passive_speaks_on_two_pipes_and_once_only(loop_factory: Any) -> None:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(speak_passively())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_passive_speaks_on_one_socket_for_both_ways(loop_factory: Any) -> None:
+    left, right = socket.socketpair()
+    server = subprocess.Popen([SFTP_SERVER], stdin=right.fileno(), stdout=right.fileno())
+    right.close()
+
+    async def speak() -> None:
+        link = PassiveLink(left.fileno(), left.fileno())
+        assert await version_of(link) == VERSION_3
+        await link.close()
+
+    with left, asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(speak())
     assert server.wait(5) == 0
 
 
