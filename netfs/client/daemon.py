@@ -46,6 +46,7 @@ from netfs.sftp.attrs import Attrs
 
 log = logging.getLogger(__name__)
 
+EXIT_FAILED: Final = 1
 EXIT_LINK_LOST: Final = 54
 EXIT_REMOUNT: Final = 75
 EXIT_INTERRUPTED: Final = 130
@@ -84,6 +85,10 @@ class DirectoryError(Exception):
     def __init__(self, problem: DirectoryProblem, message: str) -> None:
         super().__init__(message)
         self.problem = problem
+
+
+class SetUpError(Exception):
+    """Something asked for beside the mount can't be had; str() is the one line for the user."""
 
 
 class _Stopping(Exception):
@@ -143,6 +148,8 @@ class Daemon:
             return EXIT_INTERRUPTED
         except ConnectError as error:
             return self._fail(error.kind.exit_code, str(error), retry=error.kind.may_retry)
+        except SetUpError as error:
+            return self._fail(EXIT_FAILED, str(error), retry=True)
         except DirectoryError as error:
             return self._fail(error.problem.value, str(error), retry=True)
         except MountError as error:
@@ -162,6 +169,7 @@ class Daemon:
         assert self._starting is not None
         async with contextlib.AsyncExitStack() as stack:
             try:
+                await self._start_metrics(stack)
                 session = await self._connect(stack)
                 root = await self._look_at_root(session)
                 mounted = await asyncio.to_thread(
@@ -190,6 +198,29 @@ class Daemon:
             self._report.parts = parts
             parts.notifier.start()
             return await self._serve(parts, session, mounted)
+
+    async def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
+        """Raises SetUpError if they can't be served."""
+        if self._config.daemon.metrics is None:
+            return
+        address, port = self._config.daemon.metrics
+        try:
+            # imported only here: the library is an extra
+            from netfs.client.metrics import Metrics
+        except ImportError:
+            raise SetUpError(
+                "option 'metrics' needs prometheus-client: pip install 'netfs[metrics]'"
+            ) from None
+        labels = {
+            "source": self._config.source.text,
+            "mountpoint": self._config.mount.mountpoint,
+        }
+        metrics = Metrics(self._report.status, labels)
+        try:
+            await metrics.start(address, port)
+        except OSError as error:
+            raise SetUpError(f"metrics={address}:{port}: {error.strerror}") from None
+        stack.callback(metrics.stop)
 
     def _may_tell_nanoseconds(self, session: Session) -> bool:
         return session.has_extended_attrs or self._config.semantics.delay_connect

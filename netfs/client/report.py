@@ -41,7 +41,7 @@ class Report:
     def beat(self) -> Body:
         """The watchdog's view, and the first lines of the status."""
         now = time.monotonic()
-        body: Body = {"waiting": 0, "link": "connecting"}
+        body: Body = {"waiting": 0, "link": "connecting", "down_s": None}
         if self.session is not None:
             body.update(self._link(self.session.status, now))
             round_trip_s = self.session.links.round_trip.shortest_s

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -386,3 +389,23 @@ def test_a_reader_during_umount_gets_its_answer(cli: Cli, remote: Path) -> None:
     reader.join()
     assert code in (0, 51)
     assert found[0] in (b"", (remote / "f").read_bytes())
+
+
+def test_metrics_are_served_for_prometheus(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        point = cli.folder / "mnt"
+        point.mkdir()
+        done = cli.run(*cli.words(remote, point, [f"metrics=127.0.0.1:{port}"]))
+        assert done.returncode == 1
+        assert f"metrics=127.0.0.1:{port}: " in done.stderr
+    point = cli.mount(remote, f"metrics=127.0.0.1:{port}")
+    assert (point / "f").read_text() == "hello"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert "netfs_link_up 1.0" in text
+    assert 'netfs_requests_total{operation="lookup"} 1.0' in text
+    assert f'mountpoint="{point}"' in text
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
