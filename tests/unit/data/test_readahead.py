@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from netfs.client.data.readahead import ReadAhead
@@ -60,7 +62,7 @@ def test_the_window_grows_with_what_was_read():
 def test_each_byte_is_planned_once():
     _, _, plans = replay(sequential(128 * KIB, 300))
     ranges = sorted(r for plan in plans for r in plan)
-    assert all(one[1] <= other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
 
 
 def test_random_reads_plan_nothing():
@@ -80,7 +82,7 @@ def test_reads_a_little_out_of_order_stay_sequential(swap):
     reads = sequential(128 * KIB, 400)
     for index in range(40, len(reads) - swap, swap):
         reads[index : index + swap] = reversed(reads[index : index + swap])
-    used, total, plans = replay(reads)
+    used, total, _plans = replay(reads)
     assert used > 40 * MIB
     assert used > 0.8 * total
 
