@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from netfs.client.remote.channel import Channel
-from netfs.client.remote.window import BulkWindow, RoundTrip
+from netfs.client.remote.window import BulkWindow, Mark, RoundTrip
 from netfs.sftp.codes import Status
 from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
@@ -88,7 +88,7 @@ class Pending(asyncio.Future[Response]):
     request: Request
     size: int  # bytes of bulk, else 0
     window: BulkWindow | None
-    mark: int
+    mark: Mark
     sent_at: float  # on the requester's clock
     handle: bytes | None
 
@@ -351,7 +351,7 @@ class Requester:
             return
         future.sent_at = now
         if future.window is not None:
-            future.mark = future.window.sent(future.size)
+            future.mark = future.window.sent(future.size, now)
         buffers += packet
         if self._log_requests:
             _log.debug("sftp %d > %s", request_id, describe(future.request))

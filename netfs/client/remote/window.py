@@ -8,43 +8,68 @@ TCP's own buffers would take megabytes: at 100 Mbit/s each MiB is 84 ms of waiti
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 _START: Final = 1024 * 1024  # bytes before anything was measured
 _BLOCK: Final = 256 * 1024  # bytes; one more block than the way holds keeps it busy
-_GAIN: Final = 1.5  # above 1 lets the measured rate grow when the way is faster than thought
+_GAIN: Final = 1.25  # above 1 lets the measured rate grow when the way is faster than thought
 _SLACK_S: Final = 0.004  # for the server's own work; on loopback this is all that counts
 _MEMORY_S: Final = 10.0  # how long a best rate or round trip is believed
+_PROBE_S: Final = 0.1  # for the queue to run empty; 1 % of the time at most
 _LARGEST: Final = 64 * 1024 * 1024
 
 
 class RoundTrip:
-    """The shortest round trip of late, from requests of any kind."""
+    """The shortest round trip of late, from requests of any kind.
 
-    __slots__ = ("_best", "_best_at", "_next", "_next_at")
+    Under bulk every request waits in the queue that the bulk makes, and the measure would grow
+    with it.  So now and then the bulk is held back for a moment (``is_probing``) and what is
+    measured then replaces what was known.
+    """
+
+    __slots__ = ("_best", "_best_at", "_probe_best", "_probe_until", "is_probing")
 
     def __init__(self) -> None:
-        self._best = 0.0
-        self._best_at = float("-inf")
-        self._next = 0.0  # the best since half of the memory ago: takes over when it ends
-        self._next_at = float("-inf")
+        self._best = math.inf
+        self._best_at = -math.inf
+        self._probe_best = math.inf
+        self._probe_until = 0.0
+        self.is_probing = False
 
     def sample(self, seconds: float, now: float) -> None:
-        if seconds <= self._best or now - self._best_at > _MEMORY_S:
-            if seconds > self._best and now - self._next_at <= _MEMORY_S and self._next < seconds:
-                self._best, self._best_at = self._next, self._next_at
-            else:
-                self._best, self._best_at = seconds, now
-            self._next, self._next_at = seconds, now
-        elif seconds <= self._next or now - self._next_at > _MEMORY_S / 2:
-            self._next, self._next_at = seconds, now
+        """A request without bulk took *seconds*."""
+        if seconds <= self._best:
+            self._best, self._best_at = seconds, now
+        if self.is_probing:
+            self._probe_best = min(self._probe_best, seconds)
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Time passes: begin or end a probe."""
+        if self.is_probing:
+            if now > self._probe_until and self._probe_best < math.inf:
+                self._best, self._best_at = self._probe_best, now
+                self.is_probing = False
+        elif now - self._best_at > _MEMORY_S and self._best < math.inf:
+            self.is_probing = True
+            self._probe_best = math.inf
+            self._probe_until = now + _PROBE_S + 2 * self._best
 
     @property
     def shortest_s(self) -> float:
         """Seconds; 0 before the first sample."""
-        return self._best
+        return self._best if self._best < math.inf else 0.0
+
+
+class Mark(NamedTuple):
+    """How far the delivery was when a request left."""
+
+    delivered: int  # bytes answered
+    delivered_at: float  # when the last of them was
+    first_sent_at: float  # and when that one had been sent
 
 
 class BulkWindow:
@@ -52,6 +77,8 @@ class BulkWindow:
 
     __slots__ = (
         "_delivered",
+        "_delivered_at",
+        "_first_sent_at",
         "_rates",
         "_round_trip",
         "_wakers",
@@ -62,6 +89,7 @@ class BulkWindow:
         self._round_trip = round_trip
         self._rates: deque[tuple[float, float]] = deque()  # (at, bytes/s), rates falling
         self._delivered = 0
+        self._delivered_at = self._first_sent_at = 0.0
         self._wakers: list[Callable[[], None]] = []
         self.in_flight = 0  # bytes
 
@@ -73,6 +101,8 @@ class BulkWindow:
         """Bytes that may be under way now."""
         if not self._rates:
             return _START
+        if self._round_trip.is_probing:
+            return _BLOCK
         way = self._rates[0][1] * (_GAIN * self._round_trip.shortest_s + _SLACK_S)
         return min(_LARGEST, _BLOCK + int(way))
 
@@ -85,18 +115,32 @@ class BulkWindow:
         """Whether one more request may leave; one may always be under way."""
         return self.in_flight == 0 or self.in_flight < self.limit
 
-    def sent(self, size: int) -> int:
+    def sent(self, size: int, now: float) -> Mark:
         """*size* bytes went; returns the mark to give to ``answered``."""
+        if not self.in_flight:
+            self._delivered_at = self._first_sent_at = now
         self.in_flight += size
-        return self._delivered
+        return Mark(self._delivered, self._delivered_at, self._first_sent_at)
 
-    def answered(self, size: int, mark: int, sent_at: float, now: float) -> None:
-        """A request of *size* bytes was answered."""
+    def answered(self, size: int, mark: Mark, sent_at: float, now: float) -> None:
+        """A request of *size* bytes was answered.
+
+        The rate is what was delivered since it was sent, over the longer of the times in which
+        that was sent and answered: answers that come in a burst after a pause show no more than
+        the way holds.  Source: draft-cheng-iccrg-delivery-rate-estimation §3.
+        """
         self._release(size)
         self._delivered += size
-        taken = now - sent_at
-        if taken > 0:
-            rate = (self._delivered - mark) / taken
+        self._delivered_at = now
+        self._first_sent_at = sent_at
+        trip = self._round_trip
+        if trip.is_probing and self._rates:
+            trip.sample(max(0.0, now - sent_at - size / self._rates[0][1]), now)
+        else:
+            trip.tick(now)
+        interval = max(sent_at - mark.first_sent_at, now - mark.delivered_at)
+        if interval > 0:
+            rate = (self._delivered - mark.delivered) / interval
             rates = self._rates
             while rates and rates[-1][1] <= rate:
                 rates.pop()
