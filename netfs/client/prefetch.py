@@ -51,7 +51,7 @@ class TreeReadAhead:
         self._spawn = spawn
         self._cto_window_s = config.cto_window_s
         self._enabled = config.enabled and config.tree_read_ahead
-        self._planner = TreePlanner(is_listed=self._is_listed, is_cached=_is_cached)
+        self._planner = TreePlanner(is_listed=self._is_listed, is_cached=_is_cached, ino=nodes.ino)
         directories.on_listed = self._listed
 
     # --- what happens ----------------------------------------------------------------------------

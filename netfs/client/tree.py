@@ -10,10 +10,11 @@ ordered as a depth-first walk would meet it: each directory has a key, the posit
 it, and two heaps hold the directories to list and those whose files are to be fetched.  Listings
 arrive in any order; the keys put what they bring into its place.
 
-How much.  The windows bound what has been asked for ahead and not been used yet.  Each hit opens
-them by one, so that they double per round trip while everything is used; what is passed by halves
-them, and files that end like those passed by are not fetched.  A run that ends with much unused
-makes the next one begin smaller.
+How much.  The windows bound what has been asked for ahead of a place and not been used yet (what
+lies further ahead does not hold up what is nearer).  Each hit opens them by one, so that they
+double per round trip while everything is used.  What a walk leaves behind unused halves them, and
+files that end like those left behind are not fetched.  A run that ends with much unused makes the
+next one begin smaller.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from __future__ import annotations
 import heapq
 import os
 import stat
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from itertools import count
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from netfs.client.nodes import Node
@@ -33,9 +37,6 @@ GAP_S: Final = 1.0
 
 IDLE_S: Final = 5.0
 """A run without any access for so long has ended."""
-
-STALE_S: Final = 3.0
-"""What was asked for ahead so long ago and is in the way of more was not wanted."""
 
 SMALL_FILE: Final = 256 * 1024
 """bytes: fits into one READ; larger files have read-ahead of their own."""
@@ -53,6 +54,9 @@ FIRST_FILES: Final = 8
 
 SCAN_AFTER: Final = 3
 """Small files opened in a row before the next ones are fetched."""
+
+_ORDER_FROM: Final = 6
+"""Files opened in a row that tell the order for certain enough (1 : 720 by chance)."""
 
 LIST_AFTER: Final = 2
 """Names of one directory asked for one by one before it is listed instead."""
@@ -85,13 +89,69 @@ class Statistics(NamedTuple):
     runs: int
 
 
-class _AheadFile(NamedTuple):
-    size: int  # bytes
-    directory: int  # nodeid
-    suffix: bytes
-
-
 _Key = tuple[int, ...]
+_Files = Iterator[tuple[_Key, Node]]
+
+
+class _Item(NamedTuple):
+    """Something asked for ahead."""
+
+    key: _Key
+    directory: int  # nodeid of what it is in
+    size: int = 0  # bytes
+    suffix: bytes = b""
+
+
+class _Ahead:
+    """What was asked for ahead and is not used yet, in the order of the walk."""
+
+    def __init__(self) -> None:
+        self._items: dict[int, _Item] = {}  # by nodeid
+        self._keys: list[_Key] = []  # sorted
+        self.size = 0  # bytes
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, nodeid: int) -> bool:
+        return nodeid in self._items
+
+    def add(self, nodeid: int, item: _Item) -> None:
+        self._items[nodeid] = item
+        insort(self._keys, item.key)
+        self.size += item.size
+
+    def pop(self, nodeid: int) -> _Item | None:
+        item = self._items.pop(nodeid, None)
+        if item is not None:
+            del self._keys[bisect_left(self._keys, item.key)]
+            self.size -= item.size
+        return item
+
+    def before(self, key: _Key) -> int:
+        """How many of them come before *key*."""
+        return bisect_left(self._keys, key)
+
+    def left(self, visited: set[int], path: set[int]) -> list[int]:
+        """Those in directories that were visited and are not on the *path* any more."""
+        return [
+            nodeid
+            for nodeid, item in self._items.items()
+            if item.directory not in path and item.directory in visited
+        ]
+
+    def clear(self) -> None:
+        self._items.clear()
+        self._keys.clear()
+        self.size = 0
+
+
+class _Order(Enum):
+    """In which a program takes the entries of a directory."""
+
+    LISTED = "as listed"  # find, grep, tar
+    INODE = "by inode number"  # cp
+    NAME = "by name"  # git, rsync, ls, a shell's globs
 
 
 class _Run:
@@ -106,15 +166,15 @@ class _Run:
         self.dir_window = dir_window
         self.file_window = file_window
         self.dirs: list[tuple[_Key, int, Node]] = []  # heap: to be listed
-        self.files: list[tuple[_Key, int, Iterator[Node]]] = []  # heap: to be fetched
+        self.files: list[tuple[_Key, int, Node, _Files]] = []  # heap: to be fetched, and what next
         self.keys: dict[int, _Key] = {root.nodeid: ()}
         self.visited: set[int] = set()
         self.expanded: set[int] = set()
-        self.ahead_dirs: dict[int, float] = {}  # nodeid -> when asked for
-        self.ahead_files: dict[int, _AheadFile] = {}
-        self.ahead_bytes = 0
-        self.suffixes: dict[bytes, int] = {}  # opened minus passed by
-        self.opened_in: list[int] = []  # the last directories whose files were opened
+        self.ahead_dirs = _Ahead()
+        self.ahead_files = _Ahead()
+        self.suffixes: dict[bytes, int] = {}  # opened minus left behind
+        self.at: Node | None = None  # the directory of the last access
+        self.order = _Order.LISTED
         self.hits = 0
         self.unused = 0
 
@@ -126,6 +186,7 @@ class TreePlanner:
         is_listed: whether a directory needs no listing now; True as second argument asks for
             one as fresh as opening files wants it.
         is_cached: whether a file's content is held already.
+        ino: st_ino; cp reads directories in its order.
     """
 
     def __init__(
@@ -133,7 +194,9 @@ class TreePlanner:
         *,
         is_listed: Callable[[Node, bool], bool],
         is_cached: Callable[[Node], bool],
+        ino: Callable[[Node], int],
     ) -> None:
+        self._ino = ino
         self._is_listed = is_listed
         self._is_cached = is_cached
         self._runs: list[_Run] = []
@@ -142,8 +205,7 @@ class TreePlanner:
         self._wanted: list[Node] = []
         self._entered: Node | None = None
         self._entered_at = float("-inf")
-        self._opened_in: Node | None = None
-        self._opened_count = 0
+        self._opened: list[Node] = []  # small files of one directory, in a row
         self._opened_at = float("-inf")
         self._first_dirs = FIRST_DIRS
         self._first_files = FIRST_FILES
@@ -165,7 +227,9 @@ class TreePlanner:
             self._missed[directory.nodeid] = (misses, now)
             if len(self._missed) > 64:
                 self._missed.popitem(last=False)
-            if misses == LIST_AFTER and not self._is_listed(directory, False):
+            if (
+                misses == LIST_AFTER or (misses == 1 and self._is_above_run(directory, now))
+            ) and not self._is_listed(directory, False):
                 self._wanted.append(directory)
                 self.entered(directory, now, by_lookup=True)
                 return True
@@ -195,7 +259,8 @@ class TreePlanner:
         run.last_at = now
         run.by_lookup &= by_lookup
         run.visited.add(directory.nodeid)
-        if run.ahead_dirs.pop(directory.nodeid, None) is not None:
+        self._move(run, directory)
+        if run.ahead_dirs.pop(directory.nodeid) is not None:
             run.hits += 1
             self._listings[1] += 1
             run.dir_window = min(MAX_DIRS, run.dir_window + 1)
@@ -207,13 +272,15 @@ class TreePlanner:
         run = self._run_of(directory)
         if run is not None:
             self._expand(run, directory)
+            if directory is run.at and run.ahead_dirs.pop(directory.nodeid) is not None:
+                self._listings[1] += 1  # a scan waits for it
         if directory is self._entered:
             self._entered_at = now  # who waited for it goes on from here
 
     def not_listed(self, directory: Node) -> None:
         """A listing that was planned failed."""
         for run in self._runs:
-            run.ahead_dirs.pop(directory.nodeid, None)
+            run.ahead_dirs.pop(directory.nodeid)
 
     def opened(self, node: Node, now: float) -> None:
         """Somebody opens a file."""
@@ -224,15 +291,24 @@ class TreePlanner:
         if run is not None:
             run.last_at = now
             self._count_open(run, node, parent)
-        in_a_row = now - self._opened_at < GAP_S and parent is self._opened_in
-        self._opened_count = self._opened_count + 1 if in_a_row else 1
-        self._opened_in, self._opened_at = parent, now
+        if now - self._opened_at > GAP_S or (self._opened and self._opened[0].parent is not parent):
+            self._opened.clear()
+        self._opened_at = now
+        if len(self._opened) < _ORDER_FROM:
+            self._opened.append(node)
+            if run is not None and len(self._opened) == _ORDER_FROM:
+                self._notice_order(run, parent)
         if run is not None and run.scanning:
-            if parent.nodeid not in run.expanded:
+            if parent.nodeid in run.ahead_dirs:
+                return  # it is being looked at
+            if not self._is_listed(parent, True):
+                self._reposition(run, parent)
+            elif parent.nodeid not in run.expanded:
                 self._resume_at(run, parent)
-        elif self._opened_count >= SCAN_AFTER:
+        elif len(self._opened) >= SCAN_AFTER:
             if run is None:
                 run = self._start(parent, now)
+            self._notice_order(run, parent)
             # What is known from older listings is looked at again: opening wants fresh ones.
             run.scanning = True
             self._reposition(run, parent)
@@ -240,34 +316,32 @@ class TreePlanner:
     def _count_open(self, run: _Run, node: Node, parent: Node) -> None:
         suffix = _suffix(node)
         run.suffixes[suffix] = min(8, run.suffixes.get(suffix, 0) + 1)
-        if not run.opened_in or run.opened_in[-1] != parent.nodeid:
-            run.opened_in.append(parent.nodeid)
-            if len(run.opened_in) > 2:
-                self._pass_by(run, run.opened_in.pop(0))
-        ahead = run.ahead_files.pop(node.nodeid, None)
-        if ahead is not None:
-            run.ahead_bytes -= ahead.size
+        run.visited.add(parent.nodeid)
+        self._move(run, parent)
+        if run.ahead_files.pop(node.nodeid) is not None:
             run.hits += 1
             self._fetches[1] += 1
             run.file_window = min(MAX_FILES, run.file_window + 1)
 
-    def _pass_by(self, run: _Run, directory: int) -> None:
-        """A directory was left: what was fetched of it and not opened will not be."""
-        if directory in run.opened_in:
+    def _move(self, run: _Run, directory: Node) -> None:
+        """The walk is in *directory* now: what lies behind it unused will not be used."""
+        if directory is run.at:
             return
-        passed = [
-            nodeid for nodeid, ahead in run.ahead_files.items() if ahead.directory == directory
-        ]
-        for nodeid in passed:
-            self._waste_file(run, nodeid)
-        if len(passed) > 1:
+        run.at = directory
+        path = {each.nodeid for each in _upwards(directory)}
+        directories = run.ahead_dirs.left(run.visited, path)
+        for nodeid in directories:
+            run.ahead_dirs.pop(nodeid)
+        files = run.ahead_files.left(run.visited, path)
+        for nodeid in files:
+            item = run.ahead_files.pop(nodeid)
+            assert item is not None
+            run.suffixes[item.suffix] = run.suffixes.get(item.suffix, 0) - 2
+        if directories and not run.by_lookup:
+            run.dir_window = max(FIRST_DIRS // 2, run.dir_window // 2)
+        if files:
             run.file_window = max(FIRST_FILES // 2, run.file_window // 2)
-
-    def _waste_file(self, run: _Run, nodeid: int) -> None:
-        ahead = run.ahead_files.pop(nodeid)
-        run.ahead_bytes -= ahead.size
-        run.suffixes[ahead.suffix] = run.suffixes.get(ahead.suffix, 0) - 2
-        run.unused += 1
+        run.unused += len(directories) + len(files)
 
     def read_link(self, node: Node, now: float) -> None:
         """Somebody reads a symlink's target: in a walk the others' are wanted, too."""
@@ -286,55 +360,49 @@ class TreePlanner:
             if now - run.last_at > IDLE_S:
                 self._end(run)
                 continue
-            self._take_directories(run, plan, now)
+            self._take_directories(run, plan)
             if run.scanning:
                 self._take_files(run, plan)
         self._listings[0] += len(plan.directories)
         self._fetches[0] += len(plan.files)
         return plan
 
-    def _take_directories(self, run: _Run, plan: Plan, now: float) -> None:
-        if len(run.ahead_dirs) >= run.dir_window:
-            old = [nodeid for nodeid, at in run.ahead_dirs.items() if now - at > STALE_S]
-            for nodeid in old:
-                del run.ahead_dirs[nodeid]
-            if old:
-                run.unused += len(old)
-                run.dir_window = max(FIRST_DIRS // 2, run.dir_window // 2)
+    def _take_directories(self, run: _Run, plan: Plan) -> None:
         for _ in range(_STEPS):
-            if not run.dirs or len(run.ahead_dirs) >= run.dir_window:
+            if not run.dirs or len(run.ahead_dirs) >= MAX_DIRS:
                 return
-            _, _, node = heapq.heappop(run.dirs)
+            key, _, node = run.dirs[0]
+            if run.ahead_dirs.before(key) >= run.dir_window:
+                return
+            heapq.heappop(run.dirs)
             nodeid = node.nodeid
             if node.removed or nodeid in run.expanded or nodeid in run.ahead_dirs:
                 continue
             if self._is_listed(node, run.scanning):
                 self._expand(run, node)
-            elif nodeid not in run.visited:
-                run.ahead_dirs[nodeid] = now
+            elif nodeid not in run.visited and node.parent is not None:
+                run.ahead_dirs.add(nodeid, _Item(key, node.parent.nodeid))
                 plan.directories.append(node)
 
     def _take_files(self, run: _Run, plan: Plan) -> None:
-        allowed = min(MAX_BYTES, run.file_window * SMALL_FILE)
+        ahead = run.ahead_files
         for _ in range(_STEPS):
-            if not run.files or len(run.ahead_files) >= run.file_window:
+            if not run.files or len(ahead) >= MAX_FILES:
                 return
-            if run.ahead_bytes >= allowed:
+            key, _, node, others = run.files[0]
+            if ahead.before(key) >= run.file_window or ahead.size >= MAX_BYTES:
                 return
-            node = next(run.files[0][2], None)
-            if node is None:
-                heapq.heappop(run.files)
-                continue
-            if node.removed or not _is_small(node) or node.nodeid in run.ahead_files:
+            heapq.heappop(run.files)
+            self._push_file(run, others)
+            if node.removed or not _is_small(node) or node.nodeid in ahead:
                 continue
             suffix = _suffix(node)
             if node.opens or run.suffixes.get(suffix, 0) < 0 or self._is_cached(node):
                 continue
             assert node.attrs is not None
             assert node.parent is not None
-            ahead = _AheadFile(node.attrs.size or 0, node.parent.nodeid, suffix)
-            run.ahead_files[node.nodeid] = ahead
-            run.ahead_bytes += ahead.size
+            size = node.attrs.size or 0
+            ahead.add(node.nodeid, _Item(key, node.parent.nodeid, size, suffix))
             plan.files.append(node)
 
     def links_of(self, directory: Node) -> list[Node]:
@@ -364,6 +432,11 @@ class TreePlanner:
 
     def _begin(self, directory: Node, now: float, by_lookup: bool) -> _Run | None:
         """A run, if entering *directory* now shows one."""
+        if by_lookup and self._is_above_run(directory, now):
+            run = self._start(directory, now)
+            run.by_lookup = True
+            run.order = _Order.NAME
+            return run
         parent = directory.parent
         if parent is None or now - self._entered_at > GAP_S:
             return None
@@ -374,9 +447,18 @@ class TreePlanner:
                 return None
         run = self._start(parent, now)
         run.by_lookup = by_lookup
+        if by_lookup:
+            run.order = _Order.NAME
         self._push(run, parent)
         self._resume_at(run, parent)
         return run
+
+    def _is_above_run(self, directory: Node, now: float) -> bool:
+        """Whether a walk that found what it wanted was just below *directory*."""
+        return any(
+            run.root.parent is directory and run.hits and now - run.last_at < GAP_S
+            for run in self._runs
+        )
 
     def _start(self, root: Node, now: float) -> _Run:
         """A new run from *root*; one whose root lies right below goes on as part of it."""
@@ -388,6 +470,7 @@ class TreePlanner:
                 run.file_window = max(run.file_window, other.file_window)
                 run.scanning |= other.scanning
                 run.reads_links |= other.reads_links
+                run.order = other.order
                 run.visited |= other.visited
                 run.hits += other.hits
         if len(self._runs) >= _MAX_RUNS:
@@ -413,7 +496,6 @@ class TreePlanner:
         run.files.clear()
         run.expanded.clear()
         run.ahead_dirs.clear()
-        run.keys.clear()
         path = [directory]
         while path[-1] is not run.root:
             above = path[-1].parent
@@ -447,27 +529,70 @@ class TreePlanner:
             return
         if len(run.keys) >= 2 * _MAX_PENDING:
             self._forget_passed(run)
+        key = run.keys.get(directory.nodeid)
+        if key is None:
+            return  # its place is known when its parent is listed
         run.expanded.add(directory.nodeid)
-        key = run.keys[directory.nodeid]
-        children = list((directory.children or {}).values())
         behind = _BEHIND if below is not None else 0
-        for position, child in enumerate(children):
+        files: list[tuple[_Key, Node]] = []
+        for position, child in enumerate(self._ordered(run.order, directory)):
             if child is below:
                 behind = 0
-            if not stat.S_ISDIR(child.mode) or (run.by_lookup and child.name.startswith(b".")):
-                continue
-            child_key = run.keys[child.nodeid] = (*key, position + behind)
-            heapq.heappush(run.dirs, (child_key, next(self._sequence), child))
+            child_key = (*key, position + behind)
+            if not child.is_dir:
+                files.append((child_key, child))
+            elif not (run.by_lookup and child.name.startswith(b".")):
+                run.keys[child.nodeid] = child_key
+                heapq.heappush(run.dirs, (child_key, next(self._sequence), child))
         if run.scanning:
-            heapq.heappush(run.files, ((*key, -1), next(self._sequence), iter(children)))
+            self._push_file(run, iter(sorted(files, key=itemgetter(0))))
+
+    def _ordered(self, order: _Order, directory: Node) -> Iterable[Node]:
+        children = (directory.children or {}).values()
+        if order is _Order.INODE:
+            return sorted(children, key=self._ino)
+        if order is _Order.NAME:
+            return sorted(children, key=_name)
+        return children
+
+    def _notice_order(self, run: _Run, directory: Node) -> None:
+        """Which order the files just opened were taken in."""
+        wanted = {node.nodeid for node in self._opened}
+        for order in (run.order, *_Order):
+            found = [node for node in self._ordered(order, directory) if node.nodeid in wanted]
+            if found == self._opened:
+                if order is not run.order:
+                    run.order = order
+                    self._reposition(run, directory)
+                return
+
+    def _push_file(self, run: _Run, files: _Files) -> None:
+        """Have the next of a directory's files looked at when its place comes."""
+        following = next(files, None)
+        if following is not None:
+            key, node = following
+            heapq.heappush(run.files, (key, next(self._sequence), node, files))
 
     def _forget_passed(self, run: _Run) -> None:
         """A walk over very many directories: keep what is needed of those that lie ahead."""
-        needed = {node.nodeid for _, _, node in run.dirs} | run.ahead_dirs.keys()
-        needed |= self._recent.keys() | {run.root.nodeid}
+        needed = {node.nodeid for _, _, node in run.dirs} | self._recent.keys()
+        needed |= {each.nodeid for each in _upwards(run.at)} if run.at is not None else set()
+        needed |= {run.root.nodeid}
         run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
         run.visited &= needed
         run.expanded &= needed
+
+
+def _upwards(node: Node) -> Iterator[Node]:
+    """The node, its directory and so on up to the root."""
+    at: Node | None = node
+    while at is not None:
+        yield at
+        at = at.parent
+
+
+def _name(node: Node) -> bytes:
+    return node.name
 
 
 def _suffix(node: Node) -> bytes:
