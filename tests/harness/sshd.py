@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +19,15 @@ from tests.harness.waiting import wait_until
 
 STOCK_SUBSYSTEM: Final = "/usr/lib/openssh/sftp-server"  # as Debian's sshd_config has it
 CIPHER: Final = "aes128-gcm@openssh.com"  # the same for every client that is compared
+
+STARTER: Final = """
+while read -r word pid; do
+  case $word in
+    start) "$@" </dev/null >/dev/null & echo $! ;;
+    wait) wait "$pid" 2>/dev/null; echo $? ;;
+  esac
+done
+"""
 
 
 def free_port() -> int:
@@ -45,7 +53,8 @@ class Sshd:
     user: str
     subsystem: str = STOCK_SUBSYSTEM
     extra: Sequence[str] = ()
-    process: subprocess.Popen[bytes] | None = None
+    _pid: int | None = None
+    _starter: subprocess.Popen[str] | None = None
     _stopped: list[int] = field(default_factory=list)
 
     @property
@@ -74,8 +83,8 @@ class Sshd:
 
     @property
     def pid(self) -> int:
-        assert self.process is not None, "the server is not running"
-        return self.process.pid
+        assert self._pid is not None, "the server is not running"
+        return self._pid
 
     def source(self, path: str | Path) -> str:
         """``user@host:path`` of a directory of this server."""
@@ -154,35 +163,61 @@ class Sshd:
         """Start listening on ``port`` and return when it accepts connections."""
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # privilege separation wants it
-        command = [require("sshd"), "-D", "-E", str(self.log)]
-        command += ["-f", str(self.directory / "sshd_config")]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True
-        )
+        self._pid = int(self._ask("start"))
         try:
             wait_until(self._accepts, 20, "sshd listens")
         except TimeoutError:
             text = self.log.read_text() if self.log.exists() else ""
-            raise RuntimeError(f"sshd did not start: {shlex.join(command)}\n{text}") from None
+            raise RuntimeError(f"sshd did not start:\n{text}") from None
+
+    def _ask(self, request: str) -> str:
+        """Have a shell start or await the server.
+
+        A process that holds a file of a stuck mount must not fork: its child's closing of that
+        file would wait for the very server that is to be started. The shell holds no files.
+        """
+        if self._starter is None:
+            command = [require("sshd"), "-D", "-E", str(self.log)]
+            command += ["-f", str(self.directory / "sshd_config")]
+            self._starter = subprocess.Popen(
+                ["bash", "-c", STARTER, "bash", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+                start_new_session=True,
+            )
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        self._starter.stdin.write(request + "\n")
+        return self._starter.stdout.readline().strip()
 
     def _accepts(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
+        if not processes.alive(self.pid):
             text = self.log.read_text() if self.log.exists() else ""
-            raise RuntimeError(f"sshd ended with {self.process.returncode}: {text}")
+            raise RuntimeError(f"sshd ended: {text}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self, *, sessions: bool = True) -> None:
         """Stop listening; with *sessions* the open ones end too, as in a reboot."""
-        if self.process is None:
+        if self._pid is None:
             return
         open_sessions = self.sessions()
-        processes.end(self.process)
+        processes.send([self._pid], signal.SIGTERM)
+        self._ask(f"wait {self._pid}")
         if sessions:
             processes.send(open_sessions, signal.SIGCONT)
             processes.send(open_sessions, signal.SIGKILL)
-        self.process = None
+        self._pid = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.resume()
+        self.stop()
+        if self._starter is not None:
+            self._starter.communicate(timeout=10)
+            self._starter = None
 
     def restart(self, *, sessions: bool = True) -> None:
         """Stop and start on the same port, with the same keys."""
@@ -191,7 +226,7 @@ class Sshd:
 
     def sessions(self) -> list[int]:
         """The processes that serve the open sessions."""
-        return processes.descendants(self.process.pid) if self.process else []
+        return processes.descendants(self._pid) if self._pid else []
 
     def kill_sessions(self) -> None:
         """End each open session; the server goes on listening."""
@@ -240,5 +275,4 @@ def running_sshd(
     try:
         yield server
     finally:
-        server.resume()
-        server.stop()
+        server.close()
