@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -36,8 +37,10 @@ _CHANNEL_DATA: Final = 94  # RFC 4254 §9
 _IGNORE: Final = 2  # RFC 4253 §12
 _TAG: Final = 16  # RFC 5647 §5.1
 _BLOCK: Final = 16
-_DATA_HEAD: Final = 10  # padding length, type, channel, length
+_DATA_STRUCT: Final = struct.Struct(">BBII")  # padding length, type, channel, length
+_DATA_HEAD: Final = _DATA_STRUCT.size
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
+_LARGEST_DATA: Final = 256 * 1024  # bytes in one packet, whatever size (to 4 GiB) the peer allows
 _BATCH: Final = 512 * 1024  # bytes encrypted before the socket gets them: the pipeline starts early
 
 _RANDOMNESS: Final = 4096
@@ -181,22 +184,26 @@ class FastReader(asyncio.BufferedProtocol):
         None: all was given to asyncssh, which has kept an unfinished one.
         """
         connection, view = self._connection, self._view
-        start = 0
+        start, is_ready = 0, False
         while end - start >= 4:
-            if not self._is_ready():
+            # Only what asyncssh is handed changes its state.
+            if not is_ready and not self._is_ready():
                 connection.data_received(bytes(view[start:end]))
                 return None
-            length = int.from_bytes(view[start : start + 4], "big")
+            is_ready = True
+            head = view[start : start + 4]
+            length = int.from_bytes(head, "big")
             if length > connection._max_recv_pktlen or length + 4 + _TAG > _READ_BUFFER:
                 connection.data_received(bytes(view[start:end]))  # it refuses this one
                 return None
             stop = start + 4 + length + _TAG
             if stop > end:
                 break
-            if not self._deliver(view[start + 4 : stop], view[start : start + 4]):
+            if not self._deliver(view[start + 4 : stop], head):
                 connection.data_received(bytes(view[start:stop]))
-            if connection._transport is None:
-                return None
+                is_ready = False
+                if connection._transport is None:
+                    return None
             start = stop
         return start
 
@@ -224,17 +231,13 @@ class FastReader(asyncio.BufferedProtocol):
             plain = self._decrypt(cipher._iv, sealed, length)
         except InvalidTag:
             return False  # asyncssh finds the same and ends the connection
-        if plain[1] != _CHANNEL_DATA:
+        if len(plain) < _DATA_HEAD:
             return False
-        channel = connection._channels.get(int.from_bytes(plain[2:6], "big"))
-        size = int.from_bytes(plain[6:10], "big")
-        if (
-            channel is None
-            or size == 0
-            or _DATA_HEAD + size + plain[0] != len(plain)
-            or size > channel._recv_window
-            or channel._recv_state != "open"
-        ):
+        padding, kind, number, size = _DATA_STRUCT.unpack_from(plain)
+        if kind != _CHANNEL_DATA or _DATA_HEAD + size + padding != len(plain):
+            return False
+        channel = connection._channels.get(number)
+        if channel is None or not 0 < size <= channel._recv_window or channel._recv_state != "open":
             return False
         cipher._update_iv()
         connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
@@ -261,18 +264,41 @@ class FastWriter:
         self._used = 0
         self._cipher: Any = None
         self._encrypt: Callable[[bytes, Buffer, Buffer], bytes] | None = None
-        self._plain = memoryview(bytearray(_DATA_HEAD + channel._send_pktsize + 2 * _BLOCK))
+        self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
+        self._plain = memoryview(bytearray(_DATA_HEAD + self._packet_size + 2 * _BLOCK))
         self._finish = channel._flush_send_buf
         channel._flush_send_buf = self.flush
         path.add(self)
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Send *buffers*, which are not copied before they can leave."""
+        if not self._size and self._write_now(buffers):
+            return
         for buffer in buffers:
             if len(buffer):
                 self._queue.append(memoryview(buffer))
                 self._size += len(buffer)
         self.flush()
+
+    def _write_now(self, buffers: Sequence[Buffer]) -> bool:
+        """Send *buffers* as one packet, if they fit and may leave: most requests do."""
+        channel, path = self._channel, self._path
+        size = sum(map(len, buffers))
+        if (
+            not 0 < size <= min(channel._send_window, channel._send_pktsize)
+            or channel._send_chan is None
+            or not path.may_write
+            or not path.is_plain
+        ):
+            return False
+        padding = -(_DATA_HEAD + size) % _BLOCK
+        if padding < 4:
+            padding += _BLOCK
+        head = _DATA_STRUCT.pack(padding, _CHANNEL_DATA, channel._send_chan, size)
+        plain = b"".join((head, *buffers, self._random(padding)))
+        channel._send_window -= size
+        path.send(self._seal(plain), len(plain))
+        return True
 
     def waiting(self) -> int:
         """Bytes in the queue."""
@@ -303,37 +329,37 @@ class FastWriter:
             packets: list[Buffer] = []
             taken = total = 0
             while self._size and taken < limit:
-                size = min(channel._send_pktsize, limit - taken, self._size)
-                packet = self._seal(size)
-                packets += packet
+                size = min(self._packet_size, limit - taken, self._size)
+                plain = self._pack(size)
+                packets += self._seal(plain)
                 taken += size
-                total += len(packet[1])
+                total += len(plain)
             channel._send_window -= taken
             self._path.send(packets, total)
         self._pause_or_resume()
         if not self._size:
             self._finish()
 
-    def _seal(self, size: int) -> tuple[bytes, bytes]:
-        """The next *size* bytes of the queue as a packet: its length, and the sealed rest."""
+    def _pack(self, size: int) -> memoryview:
+        """The next *size* bytes of the queue as the inside of a packet."""
+        padding = -(_DATA_HEAD + size) % _BLOCK
+        if padding < 4:
+            padding += _BLOCK
+        plain, end = self._plain, _DATA_HEAD + size
+        _DATA_STRUCT.pack_into(plain, 0, padding, _CHANNEL_DATA, self._channel._send_chan, size)
+        self._fill(plain[_DATA_HEAD:end])
+        plain[end : end + padding] = self._random(padding)
+        return plain[: end + padding]
+
+    def _seal(self, plain: Buffer) -> tuple[bytes, bytes]:
+        """A packet: its length, and the rest, sealed."""
         cipher = self._connection._send_encryption._cipher
         if cipher is not self._cipher:
             self._cipher = cipher
             self._encrypt = AESGCM(cipher._key).encrypt
         assert self._encrypt is not None
-        padding = -(_DATA_HEAD + size) % _BLOCK
-        if padding < 4:
-            padding += _BLOCK
-        plain, end = self._plain, _DATA_HEAD + size
-        plain[0] = padding
-        plain[1] = _CHANNEL_DATA
-        plain[2:6] = self._channel._send_chan.to_bytes(4, "big")
-        plain[6:10] = size.to_bytes(4, "big")
-        self._fill(plain[_DATA_HEAD:end])
-        total = end + padding
-        plain[end:total] = self._random(padding)
-        length = total.to_bytes(4, "big")
-        sealed = self._encrypt(cipher._iv, plain[:total], length)
+        length = len(plain).to_bytes(4, "big")
+        sealed = self._encrypt(cipher._iv, plain, length)
         cipher._update_iv()
         return length, sealed
 

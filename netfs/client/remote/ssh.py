@@ -193,7 +193,7 @@ class SshChannel:
     def write(self, buffers: Sequence[Buffer]) -> None:
         """See channel.Channel."""
         if self._writer is not None:
-            if self._session.writer is not None:
+            if self._session.writer is not None and self._session.is_wanted:
                 self._writer.write(buffers)
             return
         # A channel that is being lost drops what is written: connection_lost tells the receiver.
