@@ -332,7 +332,8 @@ class Requester:
             queue = lane.queue
             while queue:
                 future = queue[0]
-                if future.window and not future.done() and not future.window.has_room():
+                window = future.window
+                if window and not future.done() and not window.has_room(future.size):
                     break
                 future = queue.popleft()
                 self._leave_lane(future)

@@ -111,9 +111,9 @@ class BulkWindow:
         """Best bytes per second of late; 0 before anything was measured."""
         return self._rates[0][1] if self._rates else 0.0
 
-    def has_room(self) -> bool:
-        """Whether one more request may leave; one may always be under way."""
-        return self.in_flight == 0 or self.in_flight < self.limit
+    def has_room(self, size: int) -> bool:
+        """Whether a request of *size* bytes may leave; one may always be under way."""
+        return self.in_flight == 0 or self.in_flight + size <= self.limit
 
     def sent(self, size: int, now: float) -> Mark:
         """*size* bytes went; returns the mark to give to ``answered``."""

@@ -15,7 +15,7 @@ def simulate(rate: float, rtt: float, seconds: float) -> tuple[BulkWindow, float
     flying: list[tuple[float, float, Mark]] = []  # (answered at, sent at, mark)
     round_trip.sample(rtt, 0.0)
     while now < seconds:
-        while window.has_room():
+        while window.has_room(block):
             free_at = max(free_at, now) + block / rate
             queueing = free_at - now - block / rate
             flying.append((free_at + rtt, now, window.sent(block, now)))
@@ -38,13 +38,13 @@ def test_the_way_is_kept_full_without_a_long_queue(rate: float, rtt: float) -> N
 
 def test_one_request_may_always_be_under_way() -> None:
     window = BulkWindow(RoundTrip())
-    assert window.has_room()
+    assert window.has_room(1)
     window.sent(100 * 1024 * 1024, 0.0)
-    assert not window.has_room()
+    assert not window.has_room(1)
     woken = []
     window.subscribe(lambda: woken.append(1))
     window.lost(100 * 1024 * 1024)
-    assert window.has_room()
+    assert window.has_room(1)
     assert woken
 
 
