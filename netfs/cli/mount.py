@@ -47,9 +47,14 @@ def mount(config: Config) -> int:
         return _fail(Exit.FAILED, f"runtime directory {folder}: {error.strerror or error}")
     # relative names were resolved while parsing; a daemon in its own mountpoint would deadlock
     os.chdir("/")
+    password: str | None = None
+    if config.ssh.password_stdin:
+        # read here, so that a worker that is started again has it, too
+        line = sys.stdin.buffer.readline().rstrip(b"\r\n")
+        password = line.decode("utf-8", "surrogateescape")
     if config.daemon.foreground:
         logs.configure(config.daemon, foreground=True)
-        return _supervise(config, None)
+        return _supervise(config, None, password)
     logs.configure_start()
     read_end, write_end = os.pipe()
     sys.stdout.flush()
@@ -59,7 +64,7 @@ def mount(config: Config) -> int:
         os.close(read_end)
         code = int(Exit.FAILED)
         try:
-            code = _supervise(config, write_end)
+            code = _supervise(config, write_end, password)
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -83,7 +88,7 @@ def _wait(pid: int, read_end: int) -> int:
     return code if code >= 0 else Exit.FAILED
 
 
-def _supervise(config: Config, ready_fd: int | None) -> int:
+def _supervise(config: Config, ready_fd: int | None, password: str | None) -> int:
     point = config.mount.mountpoint
     record = runtime.new_record(
         runtime.directory(config.daemon.runtime_dir), point, config.source.text
@@ -104,7 +109,7 @@ def _supervise(config: Config, ready_fd: int | None) -> int:
 
         if ready_fd is not None and generation == 1:  # later ones come after it was closed
             os.close(ready_fd)  # else the command would wait for this process, too
-        return run(config, channel, generation, dump_fd)
+        return run(config, channel, generation, dump_fd, password)
 
     def on_ready() -> None:
         if is_descriptor:

@@ -36,7 +36,12 @@ from netfs.client.mount import Mounted, MountError, MountErrorKind
 from netfs.client.parts import Parts, Root, assemble
 from netfs.client.remote.errors import ConnectError
 from netfs.client.remote.netwatch import NetWatch
-from netfs.client.remote.prompt import NoPrompter, Prompter, choose_prompter
+from netfs.client.remote.prompt import (
+    NoPrompter,
+    PasswordPrompter,
+    Prompter,
+    choose_prompter,
+)
 from netfs.client.remote.session import Session
 from netfs.client.remote.sshconfig import unsupported_keywords
 from netfs.client.remote.transport import connect
@@ -98,9 +103,12 @@ class _Stopping(Exception):
 class Daemon:
     """One generation of the worker."""
 
-    def __init__(self, config: Config, uplink: Uplink, generation: int) -> None:
+    def __init__(
+        self, config: Config, uplink: Uplink, generation: int, password: str | None
+    ) -> None:
         self._config = config
         self._uplink = uplink
+        self._password = password
         self._is_first = generation == 1
         self._report = Report()
         self._group: asyncio.TaskGroup
@@ -227,14 +235,12 @@ class Daemon:
 
     async def _connect(self, stack: contextlib.AsyncExitStack) -> Session:
         config = self._config
-        prompter: Prompter
+        prompter: Prompter = NoPrompter()
         if self._is_first:
             batch = "yes" in config.ssh.keywords.get("batchmode", ())
-            prompter = choose_prompter(
-                os.environ, batch=batch, password_stdin=config.ssh.password_stdin
-            )
-        else:
-            prompter = NoPrompter()
+            prompter = choose_prompter(os.environ, batch=batch)
+        if self._password is not None:
+            prompter = PasswordPrompter(self._password, prompter)
         if self._is_first and (words := unsupported_keywords(config)):
             log.warning("not supported and ignored: %s", ", ".join(words))
         background = prompter.background()
@@ -456,16 +462,23 @@ def _directory_error(shown: str, error: OSError) -> DirectoryError:
             return DirectoryError(DirectoryProblem.DENIED, f"{shown}: {error.strerror or error}")
 
 
-def run(config: Config, channel: socket.socket, generation: int, dump_fd: int) -> int:
+def run(
+    config: Config,
+    channel: socket.socket,
+    generation: int,
+    dump_fd: int,
+    password: str | None = None,
+) -> int:
     """Be the worker; the exit code.
 
     Args:
         channel: to the supervisor.
         generation: 1 for the first, which may ask for passwords; then 2, 3 ...
         dump_fd: where stacks go on SIGABRT.
+        password: what stood on standard input (password_stdin).
     """
     faulthandler.enable(file=dump_fd, all_threads=True)
     uplink = Uplink(channel)
     logging.getLogger().addHandler(logs.Forward(lambda line: uplink.tell("log", line=line)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Daemon(config, uplink, generation).live())
+        return runner.run(Daemon(config, uplink, generation, password).live())

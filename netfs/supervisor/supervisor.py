@@ -234,6 +234,8 @@ class Supervisor:
                     self._remounts += 1
                     log.warning("%s: mounted again", self._settings.mountpoint)
             case "beat":
+                if self._kill_at is not None and self._stopping:
+                    self._extend(int(self._beat.get("dirty", 0)), int(message.get("dirty", 0)))
                 self._beat = message
                 self._last_beat = time.monotonic()
             case "failed":
@@ -247,6 +249,11 @@ class Supervisor:
                     self._beat, self._last_beat = body["beat"], time.monotonic()
                 if question is not None:
                     self._reply(question.client, body)
+
+    def _extend(self, before: int, now: int) -> None:
+        """A worker that is told to stop may go on for as long as data reaches the server."""
+        if now < before:
+            self._kill_at = time.monotonic() + self._settings.stop_within_s
 
     def _attach(self) -> None:
         """Look up the new mount in the control filesystem."""
@@ -390,6 +397,7 @@ class Supervisor:
             self._last_tick = now
             systemd.notify("WATCHDOG=1")
             self._watch(now)
+            self._reap()  # as PID 1 also of those that ended before the signal was watched
             for client in list(self._listener.clients.values()):
                 if now - client.since > 10:
                     self._drop(client)

@@ -1,0 +1,213 @@
+"""netfs as a service: as PID 1, under systemd, with a password on stdin, as a plain user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Cli, answers
+from tests.harness import mounts
+from tests.harness.packages import require
+from tests.harness.sftpd import running_sftpd
+from tests.harness.sshd import Sshd
+from tests.harness.waiting import wait_until
+from tests.server.served import serving
+
+pytestmark = [pytest.mark.mount, pytest.mark.sshd]
+
+
+@pytest.fixture
+def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
+    made = Cli(sshd, tmp_path)
+    yield made
+    made.clean_up()
+
+
+@pytest.mark.root
+def test_as_pid_1_it_reaps_orphans_and_ends_with_zero_on_sigterm(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.folder / "mnt"
+    point.mkdir()
+    words = mounts.netfs_command(*cli.words(remote, point), "-f")
+    # a pid namespace whose first process is netfs itself, and an orphan that it inherits
+    command = [require("unshare"), "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
+    script = '(sleep 0.4 & exec sleep 0.1) & exec "$@"'
+    process = subprocess.Popen(
+        [*command, "bash", "-c", script, "bash", *words],
+        env=mounts.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+        def first() -> int | None:
+            found = children.read_text().split()
+            return int(found[0]) if found else None
+
+        pid = wait_until(first, 10, "the first process")
+        assert pid is not None
+        inside = [require("nsenter"), "-t", str(pid), "-m", "-p"]
+
+        def mounted() -> bool:
+            done = subprocess.run([*inside, "cat", str(point / "f")], capture_output=True)
+            return done.stdout == b"hello"
+
+        wait_until(mounted, 15, "the mount")
+
+        def no_zombie() -> bool:
+            done = subprocess.run([*inside, "ps", "-e", "-o", "stat="], capture_output=True)
+            return b"Z" not in done.stdout
+
+        wait_until(no_zombie, 5, "the orphans to be reaped")
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(15) == 0, process.stderr and process.stderr.read()
+    finally:
+        process.kill()
+        process.wait(10)
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def test_systemd_is_told_ready_watchdog_and_stopping(cli: Cli, remote: Path) -> None:
+    point = cli.folder / "mnt"
+    point.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(cli.folder / "notify"))
+        notified.settimeout(15)
+        process = subprocess.Popen(
+            mounts.netfs_command(*cli.words(remote, point), "-f"),
+            env=mounts.environment({"NOTIFY_SOCKET": str(cli.folder / "notify")}),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            said: list[str] = []
+            while not any(line.startswith("READY=1") for line in said):
+                said += notified.recv(4096).decode().splitlines()
+            assert mounts.is_mounted(point)
+            assert f"MAINPID={process.pid}" in said
+            while "WATCHDOG=1" not in said:
+                said += notified.recv(4096).decode().splitlines()
+            process.terminate()
+            while "STOPPING=1" not in said:
+                said += notified.recv(4096).decode().splitlines()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            process.wait(10)
+            mounts.unmount_lazily(point)
+
+
+def test_a_password_on_stdin_serves_a_second_worker_too(
+    need_fuse: None, tmp_path: Path, remote: Path
+) -> None:
+    (remote / "f").write_text("hello")
+    hashed = subprocess.run(
+        mounts.netfs_command("serve", "--hash-password"),
+        input="right\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        env=mounts.environment(),
+    ).stdout
+    (tmp_path / "passwords").write_text(f"somebody:{hashed}")
+    cli = Cli(None, tmp_path)  # type: ignore[arg-type]  # another server than sshd
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with serving(tmp_path / "serve", remote, "--passwords", str(tmp_path / "passwords")) as one:
+        options = "StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,IdentityAgent=none"
+        done = subprocess.run(
+            [
+                *mounts.netfs_command("somebody@127.0.0.1:/", str(point), "-p", str(one.port)),
+                *("-F", "none", "-o", options, "-o", "password_stdin,PubkeyAuthentication=no"),
+                *("-o", f"runtime_dir={tmp_path / 'run'},log_file={tmp_path / 'log'}"),
+            ],
+            input="right\n",
+            capture_output=True,
+            text=True,
+            env=mounts.environment(),
+            timeout=30,
+        )
+        try:
+            assert done.returncode == 0, done.stderr
+            assert (point / "f").read_text() == "hello"
+            os.kill(cli.worker(point), signal.SIGKILL)
+            wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
+        finally:
+            cli.made.append(point)
+            cli.clean_up()
+
+
+USER = """
+import os, signal, subprocess, sys, time
+sys.path.insert(0, {project!r})
+from pathlib import Path
+from tests.cli.support import Cli, answers
+from tests.harness import mounts
+from tests.harness.waiting import wait_until
+cli = Cli(None, Path({place!r}))
+point = Path({place!r}, "m")
+point.mkdir()
+words = [{source!r}, str(point), "-o", "directport={port},abort_after=3,link_timeout=5"]
+words += ["-o", f"runtime_dir={{cli.folder / 'run'}},log_file={{cli.folder / 'log'}}"]
+done = cli.run(*words)
+assert done.returncode == 0, done.stderr
+cli.made.append(point)
+try:
+    assert answers(point / "f")
+    os.kill(cli.worker(point), signal.SIGKILL)
+    wait_until(lambda: answers(point / "f"), 15, "the mount after a death", every_s=0.05)
+    os.kill(cli.worker(point), signal.SIGSTOP)
+    caller = subprocess.Popen(["stat", str(point / "nothing")], stderr=subprocess.DEVNULL)
+    assert caller.wait(20) != 0
+    wait_until(lambda: answers(point / "f"), 15, "the mount after a hang", every_s=0.05)
+    assert cli.tool("umount", str(point)).returncode == 0
+    assert not mounts.is_mounted(point)
+    print("done")
+finally:
+    cli.clean_up()
+"""
+
+
+@pytest.mark.root
+def test_a_user_s_mount_survives_death_and_hang_without_privileges(
+    fuse_for_users: None, remote: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (remote / "f").write_text("hello")
+    remote.chmod(0o755)
+    place = Path("/tmp") / f"netfs-user-{os.getpid()}-{time.monotonic_ns()}"
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    try:
+        with running_sftpd() as port:
+            program = USER.format(
+                project=str(mounts.PROJECT),
+                place=str(place),
+                source=f"127.0.0.1:{remote}",
+                port=port,
+            )
+            ids = ["--reuid=65534", "--regid=65534", "--clear-groups"]
+            # the interpreter and the server's side may lie where only root may read
+            reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+            done = subprocess.run(
+                [require("setpriv"), *ids, *reading, sys.executable, "-c", program],
+                env={**os.environ, "HOME": str(place), "XDG_RUNTIME_DIR": str(place)},
+                capture_output=True,
+                text=True,
+                timeout=100,
+                cwd="/",
+            )
+        assert done.stdout.strip() == "done", done.stderr + (
+            (place / "log").read_text() if (place / "log").exists() else ""
+        )
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", str(place)], timeout=30)
