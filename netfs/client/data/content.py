@@ -51,9 +51,9 @@ class FileData:
     __slots__ = (
         "_drained_at", "_drained_wall", "_fetcher", "_has_failed", "_identify_error",
         "_identifying", "_local_attrs", "_pool", "_queue", "_refreshing", "_sender", "_seq",
-        "_waiters", "_word", "_wrote_ns", "creators", "error", "error_seq", "extents", "handles", "is_local",
-        "is_suspect", "is_trusted", "kernel_valid", "node", "opens", "prefetching", "size",
-        "version",
+        "_waiters", "_word", "_wrote_ns", "creators", "error", "error_seq", "extents", "handles",
+        "is_local", "is_suspect", "is_trusted", "kernel_valid", "node", "opens", "prefetching",
+        "size", "version",
     )  # fmt: skip
 
     def __init__(self, node: Node, pool: Pool) -> None:

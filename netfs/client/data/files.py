@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netfs.client.config import CacheConfig, LinkConfig, SemanticsConfig
 from netfs.client.data.content import FileData
-from netfs.client.data.pool import Pool, error
+from netfs.client.data.pool import LINK_ERRORS, Pool, error
 from netfs.client.data.readahead import ReadAhead
 from netfs.client.data.rescue import Rescued
 from netfs.client.remote import api
@@ -326,8 +326,10 @@ class FileTable:
     ) -> int:
         """Copy inside the server; the bytes copied, 0 at the source's end.
 
-        Raises: OSError as the server answers; EOPNOTSUPP where it can't.
+        Raises: OSError: EOPNOTSUPP where it can't, for whatever reason.
         """
+        if source.data is dest.data:
+            raise error(errno.EOPNOTSUPP)  # OpenSSH refuses it, with no more than FAILURE
         await source.data.drain()
         await dest.data.drain()
         length = min(length, source.data.size - offset)
@@ -337,6 +339,11 @@ class FileTable:
         writer = await dest.data.handles.get(api.WRITE)
         try:
             await self.pool.remote.copy_data(reader, offset, length, writer, dest_offset)
+        except OSError as exc:
+            if exc.errno in LINK_ERRORS:
+                raise
+            # By reading and writing it works, or the true reason shows.
+            raise error(errno.EOPNOTSUPP) from exc
         finally:
             dest.data.written_by_server(dest_offset + length)
         return length

@@ -316,6 +316,17 @@ async def test_copying_is_left_to_the_kernel_where_the_server_cannot():
             await rig.copy(file, 1, file, 3, 4)
 
 
+async def test_a_refused_copy_is_left_to_the_kernel(remote):
+    remote.put(b"/a", b"0123456789")
+    async with Rig(remote) as rig:
+        source, dest = await rig.open(b"a", os.O_RDWR), await rig.create(b"b")
+        with raises(errno.EOPNOTSUPP):
+            await rig.copy(source, 0, source, 5, 2)
+        remote.fail_next("copy_data", errno.EDQUOT)
+        with raises(errno.EOPNOTSUPP):
+            await rig.copy(source, 0, dest, 5, 2)
+
+
 async def test_fallocate_makes_a_file_longer_and_never_shorter(remote):
     remote.put(b"/a", b"0123456789")
     async with Rig(remote) as rig:

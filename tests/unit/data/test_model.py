@@ -20,6 +20,7 @@ from tests.fakes.mounted_files import Open, Rig
 from tests.fakes.remote import FakeRemote, Handle
 
 SIZE = 200  # bytes: where operations take place
+SOURCE = bytes(range(1, 200))  # of a file to copy from
 
 
 class Shuffling(FakeRemote):
@@ -106,9 +107,10 @@ operations = st.one_of(
 class Run:
     """One history on one file, with four open files on it."""
 
-    def __init__(self, rig: Rig, opened: list[Open]) -> None:
+    def __init__(self, rig: Rig, opened: list[Open], source: Open) -> None:
         self.rig = rig
         self.opened = opened
+        self.source = source
         self.model = bytearray()
         self.next_byte = 1
 
@@ -158,12 +160,10 @@ class Run:
             rig.clock.advance(first)
             rig.remote.now += first
         elif name == "copy":
-            copied = await rig.copy(file, 0, self.opened[0], first, second)
-            assert copied == min(second, len(model))
+            copied = await rig.copy(self.source, first, file, first, second)
             if copied:
-                piece = model[:copied]
                 model.extend(bytes(max(0, first - len(model))))
-                model[first : first + copied] = piece
+                model[first : first + copied] = SOURCE[first : first + copied]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -176,16 +176,17 @@ class Run:
 def test_bytes_are_right_whatever_the_order_of_answers(history, seed, cache_size, dirty_limit):
     async def run() -> None:
         remote = Shuffling(seed)
+        remote.put(b"/source", SOURCE)
         cache = CacheConfig(cache_size=cache_size, dirty_limit=dirty_limit)
         async with Rig(remote, cache=cache) as rig:
             opened = [await rig.create(b"a")]
             opened += [await rig.open(b"a", os.O_RDWR) for _ in range(3)]
-            history_run = Run(rig, opened)
+            history_run = Run(rig, opened, await rig.open(b"source"))
             for step in history:
                 await history_run.step(*step)
             await rig.files.drain()
             assert remote.at(b"/a").data == history_run.model
-            for file in history_run.opened:
+            for file in [*history_run.opened, history_run.source]:
                 await rig.close(file)
             await rig.until_idle()
             assert not remote.open_handles
