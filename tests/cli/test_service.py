@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -107,10 +109,9 @@ def test_systemd_is_told_ready_watchdog_and_stopping(cli: Cli, remote: Path) -> 
             mounts.unmount_lazily(point)
 
 
-def test_a_password_on_stdin_serves_a_second_worker_too(
-    need_fuse: None, tmp_path: Path, remote: Path
-) -> None:
-    (remote / "f").write_text("hello")
+@contextlib.contextmanager
+def password_server(folder: Path, root: Path) -> Iterator[tuple[str, ...]]:
+    """A server that takes somebody's password 'right'; the words that lead there."""
     hashed = subprocess.run(
         mounts.netfs_command("serve", "--hash-password"),
         input="right\n",
@@ -119,32 +120,93 @@ def test_a_password_on_stdin_serves_a_second_worker_too(
         check=True,
         env=mounts.environment(),
     ).stdout
-    (tmp_path / "passwords").write_text(f"somebody:{hashed}")
+    (folder / "passwords").write_text(f"somebody:{hashed}")
+    with serving(folder / "serve", root, "--passwords", str(folder / "passwords")) as one:
+        options = "StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,IdentityAgent=none"
+        yield (
+            *mounts.netfs_command("somebody@127.0.0.1:/", str(folder / "mnt")),
+            *("-p", str(one.port), "-F", "none"),
+            *("-o", f"{options},PubkeyAuthentication=no"),
+            *("-o", f"runtime_dir={folder / 'run'},log_file={folder / 'log'}"),
+        )
+
+
+@pytest.fixture
+def locked(need_fuse: None, tmp_path: Path, remote: Path) -> Iterator[tuple[Cli, Path, list[str]]]:
+    """A mountpoint and the command that mounts there once it has the password."""
+    (remote / "f").write_text("hello")
     cli = Cli(None, tmp_path)  # type: ignore[arg-type]  # another server than sshd
     point = tmp_path / "mnt"
     point.mkdir()
-    with serving(tmp_path / "serve", remote, "--passwords", str(tmp_path / "passwords")) as one:
-        options = "StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,IdentityAgent=none"
-        done = subprocess.run(
-            [
-                *mounts.netfs_command("somebody@127.0.0.1:/", str(point), "-p", str(one.port)),
-                *("-F", "none", "-o", options, "-o", "password_stdin,PubkeyAuthentication=no"),
-                *("-o", f"runtime_dir={tmp_path / 'run'},log_file={tmp_path / 'log'}"),
-            ],
-            input="right\n",
-            capture_output=True,
-            text=True,
-            env=mounts.environment(),
-            timeout=30,
-        )
-        try:
-            assert done.returncode == 0, done.stderr
-            assert (point / "f").read_text() == "hello"
-            os.kill(cli.worker(point), signal.SIGKILL)
-            wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
-        finally:
-            cli.made.append(point)
-            cli.clean_up()
+    cli.made.append(point)
+    with password_server(tmp_path, remote) as words:
+        yield cli, point, list(words)
+        cli.clean_up()
+
+
+def test_a_password_on_stdin_serves_a_second_worker_too(
+    locked: tuple[Cli, Path, list[str]],
+) -> None:
+    cli, point, words = locked
+    done = subprocess.run(
+        [*words, "-o", "password_stdin"],
+        input="right\n",
+        capture_output=True,
+        text=True,
+        env=mounts.environment(),
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (point / "f").read_text() == "hello"
+    os.kill(cli.worker(point), signal.SIGKILL)
+    wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
+
+
+def on_terminal(words: list[str]) -> subprocess.Popen[bytes]:
+    """*words* on a terminal of their own, which this process types on."""
+    return subprocess.Popen(
+        [require("script"), "-qec", f"exec {shlex.join(words)}", "/dev/null"],
+        env=mounts.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    assert process.stdout is not None
+    shown = b""
+    while text not in shown:
+        piece = os.read(process.stdout.fileno(), 1024)
+        assert piece, shown
+        shown += piece
+    return shown
+
+
+def test_the_password_is_asked_on_the_terminal_before_anything_is_mounted(
+    locked: tuple[Cli, Path, list[str]],
+) -> None:
+    _, point, words = locked
+    with on_terminal(words) as process:
+        read_until(process, b"assword")
+        assert not mounts.is_mounted(point)
+        assert process.stdin is not None
+        process.stdin.write(b"right\n")
+        process.stdin.flush()
+        assert process.wait(20) == 0
+    assert (point / "f").read_text() == "hello"
+
+
+def test_control_c_at_the_password_leaves_nothing(locked: tuple[Cli, Path, list[str]]) -> None:
+    _, point, words = locked
+    with on_terminal(words) as process:
+        read_until(process, b"assword")
+        assert process.stdin is not None
+        process.stdin.write(b"\x03")
+        process.stdin.flush()
+        assert process.wait(20) == 130
+    assert not mounts.is_mounted(point)
+    assert not list((point.parent / "run").iterdir())
 
 
 USER = """
