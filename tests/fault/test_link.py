@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -147,19 +148,22 @@ def test_a_server_that_stops_answering_and_goes_on_loses_nothing(cuttable: Start
 def test_a_file_replaced_during_the_cut_is_estale_for_its_old_handle(cuttable: Starter) -> None:
     mount = cuttable()
     (mount.remote / "f").write_text("old content")
-    with (mount.path / "f").open("r+b", buffering=0) as file:
-        assert file.read(3) == b"old"
+    fd = os.open(mount.path / "f", os.O_RDWR)
+    try:
+        assert os.read(fd, 3) == b"old"
         mount.relay.cut("refuse")
         replacement = mount.remote / "other"
         replacement.write_text("another file altogether, longer")
         os.utime(replacement, (1_500_000_000, 1_500_000_000))
         os.rename(replacement, mount.remote / "f")
         mount.relay.heal()
-        with pytest.raises(OSError, match="Stale") as caught:  # noqa: PT012 (reads may be cached)
-            file.seek(0)
-            file.write(b"must not reach the other file")
-            os.fsync(file.fileno())
+        with pytest.raises(OSError, match="Stale") as caught:  # noqa: PT012 (write may be buffered)
+            os.pwrite(fd, b"must not reach the other file", 0)
+            os.fsync(fd)
         assert caught.value.errno == errno.ESTALE
+    finally:
+        with contextlib.suppress(OSError):  # closing says ESTALE as well
+            os.close(fd)
     assert (mount.remote / "f").read_text() == "another file altogether, longer"
     assert (mount.path / "f").read_text() == "another file altogether, longer"
 
