@@ -45,6 +45,10 @@ HURRIED_S: Final = 3.0
 STABLE_S: Final = 5.0
 """A link that lasted less does not reset the back-off: a server that hangs up is not hammered."""
 
+REFUSED_S: Final = 3.0
+"""Longest pause after a refused connection: it costs the server one packet, and a server that is
+being restarted refuses for some seconds."""
+
 _DELAYS: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -269,13 +273,15 @@ class LinkKeeper(Generic[LiveT]):
 
     async def _reconnect(self, delays: Iterator[float]) -> LiveT:
         """Try until it works.  Only a person leads out of the states of STOPPING."""
+        longest = math.inf
         while True:
-            await self._pause(next(delays))
+            await self._pause(min(next(delays), longest))
             self._set(LinkState.CONNECTING, self._status.reason, attempt=True)
             try:
                 return await self._dial()
             except ConnectError as exc:
                 stop = STOPPING.get(exc.kind)
+                longest = REFUSED_S if exc.kind is ConnectErrorKind.REFUSED else math.inf
                 self._set(stop or LinkState.DOWN, str(exc))
                 if stop is not None:
                     self._retry.clear()
@@ -359,5 +365,6 @@ class LinkKeeper(Generic[LiveT]):
                 level = logging.ERROR
             elif state is LinkState.DOWN and before.state.is_usable:
                 level = logging.WARNING
-            log.log(level, "link %s%s", state.value, f": {reason}" if reason else "")
+            why = "" if state is LinkState.CONNECTING else reason  # it has been said
+            log.log(level, "link %s%s", state.value, f": {why}" if why else "")
         self._on_state(self._status)
