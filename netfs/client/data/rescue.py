@@ -55,12 +55,12 @@ class Rescue:
         except OSError as exc:
             log.error(
                 "LOST: %d bytes written to %s: %s; and they cannot be saved: %s",
-                size, os.fsdecode(path), reason, exc,
+                size, _shown(path), reason, exc,
             )  # fmt: skip
         else:
             log.error(
                 "%d bytes written to %s were not taken by the server (%s): saved in %s",
-                size, os.fsdecode(path), reason, saved_as,
+                size, _shown(path), reason, saved_as,
             )  # fmt: skip
         self.losses.append(Rescued(path, size, reason, saved_as))
 
@@ -94,5 +94,13 @@ class Rescue:
         with open(note, "w", encoding="utf-8", errors="backslashreplace") as file:
             for offset, parts in pieces:
                 length = sum(len(part) for part in parts)
-                file.write(f"{os.fsdecode(path)}: {length} bytes at {offset}: {reason}\n")
+                file.write(f"{_shown(path)}: {length} bytes at {offset}: {reason}\n")
         return data_path
+
+
+def _shown(path: bytes) -> str:
+    """*path* as text that a log can hold, on one line."""
+    text = path.decode(errors="backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

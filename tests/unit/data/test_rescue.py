@@ -38,11 +38,13 @@ def test_losses_of_one_file_are_together(tmp_path):
     assert contents == [b"abcdef", b"other"]
 
 
-def test_a_hostile_name_stays_in_the_directory(tmp_path):
+def test_a_hostile_name_stays_in_the_directory(tmp_path, caplog):
     rescue = Rescue(str(tmp_path / "r"))
     rescue.save(b"/x/..\xff\n" + b"n" * 300, [(0, [b"abc"])], "why")
     assert len(list((tmp_path / "r").iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert r"/x/..\xff\nnnn" in caplog.text
+    caplog.text.encode()  # no lone surrogate, which no log file can hold
 
 
 def test_what_cannot_even_be_saved_is_said(caplog):
