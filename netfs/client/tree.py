@@ -61,6 +61,12 @@ _ORDER_FROM: Final = 6
 LIST_AFTER: Final = 2
 """Names of one directory asked for one by one before it is listed instead."""
 
+_PROVEN: Final = 4
+"""Hits that show that a run is a walk, so that it may be followed out of its subtree ..."""
+
+_NEAR: Final = 3
+"""... by so many levels."""
+
 _MAX_RUNS: Final = 4
 _MAX_PENDING: Final = 20_000
 """Directories known to lie ahead; more than any window needs."""
@@ -221,19 +227,20 @@ class TreePlanner:
 
         Returns whether there may be something to do.
         """
-        if asked:
+        run = self._run_of(directory)
+        if asked and not self._is_listed(directory, False):
             misses, at = self._missed.get(directory.nodeid, (0, now))
             misses = misses + 1 if now - at < GAP_S else 1
             self._missed[directory.nodeid] = (misses, now)
             if len(self._missed) > 64:
                 self._missed.popitem(last=False)
-            if (
-                misses == LIST_AFTER or (misses == 1 and self._is_above_run(directory, now))
-            ) and not self._is_listed(directory, False):
+            if run is None:
+                run = self._adopt(directory, now, 1 if misses < LIST_AFTER else _NEAR)
+            if misses == LIST_AFTER and (run is None or directory.nodeid not in run.ahead_dirs):
                 self._wanted.append(directory)
                 self.entered(directory, now, by_lookup=True)
                 return True
-        if directory is self._entered or self._run_of(directory) is None:
+        if run is None or directory is self._entered:
             return False
         self.entered(directory, now, by_lookup=True)
         return True
@@ -243,7 +250,7 @@ class TreePlanner:
         if by_lookup and directory is self._entered:
             self._entered_at = now
             return
-        run = self._run_of(directory)
+        run = self._run_of(directory) or self._adopt(directory, now, _NEAR)
         if run is None:
             run = self._begin(directory, now, by_lookup)
         elif not by_lookup and directory.nodeid in run.visited:
@@ -258,8 +265,8 @@ class TreePlanner:
             return
         run.last_at = now
         run.by_lookup &= by_lookup
-        run.visited.add(directory.nodeid)
         self._move(run, directory)
+        run.visited.add(directory.nodeid)
         if run.ahead_dirs.pop(directory.nodeid) is not None:
             run.hits += 1
             self._listings[1] += 1
@@ -287,7 +294,7 @@ class TreePlanner:
         parent = node.parent
         if parent is None or not _is_small(node):
             return
-        run = self._run_of(parent)
+        run = self._run_of(parent) or self._adopt(parent, now, _NEAR)
         if run is not None:
             run.last_at = now
             self._count_open(run, node, parent)
@@ -316,8 +323,8 @@ class TreePlanner:
     def _count_open(self, run: _Run, node: Node, parent: Node) -> None:
         suffix = _suffix(node)
         run.suffixes[suffix] = min(8, run.suffixes.get(suffix, 0) + 1)
-        run.visited.add(parent.nodeid)
         self._move(run, parent)
+        run.visited.add(parent.nodeid)
         if run.ahead_files.pop(node.nodeid) is not None:
             run.hits += 1
             self._fetches[1] += 1
@@ -327,6 +334,10 @@ class TreePlanner:
         """The walk is in *directory* now: what lies behind it unused will not be used."""
         if directory is run.at:
             return
+        if run.at is not None and any(each is directory for each in _upwards(run.at)):
+            return  # upwards only: it may come back
+        if directory.nodeid in run.visited:
+            run.visited.clear()  # another walk, over the same directories
         run.at = directory
         path = {each.nodeid for each in _upwards(directory)}
         directories = run.ahead_dirs.left(run.visited, path)
@@ -380,8 +391,9 @@ class TreePlanner:
                 continue
             if self._is_listed(node, run.scanning):
                 self._expand(run, node)
-            elif nodeid not in run.visited and node.parent is not None:
-                run.ahead_dirs.add(nodeid, _Item(key, node.parent.nodeid))
+            elif nodeid not in run.visited:
+                above = node.parent.nodeid if node.parent is not None else 0
+                run.ahead_dirs.add(nodeid, _Item(key, above))
                 plan.directories.append(node)
 
     def _take_files(self, run: _Run, plan: Plan) -> None:
@@ -432,11 +444,6 @@ class TreePlanner:
 
     def _begin(self, directory: Node, now: float, by_lookup: bool) -> _Run | None:
         """A run, if entering *directory* now shows one."""
-        if by_lookup and self._is_above_run(directory, now):
-            run = self._start(directory, now)
-            run.by_lookup = True
-            run.order = _Order.NAME
-            return run
         parent = directory.parent
         if parent is None or now - self._entered_at > GAP_S:
             return None
@@ -453,18 +460,34 @@ class TreePlanner:
         self._resume_at(run, parent)
         return run
 
-    def _is_above_run(self, directory: Node, now: float) -> bool:
-        """Whether a walk that found what it wanted was just below *directory*."""
-        return any(
-            run.root.parent is directory and run.hits and now - run.last_at < GAP_S
-            for run in self._runs
-        )
+    def _adopt(self, directory: Node, now: float, near: int) -> _Run | None:
+        """The run of a walk that came to *directory* from the subtree where it was noticed first:
+        its root moves up, at most *near* levels, to what both have in common."""
+        found: tuple[int, Node, _Run] | None = None
+        above = {each.nodeid for each in _upwards(directory)}
+        for run in self._runs:
+            if now - run.last_at > GAP_S or run.hits < _PROVEN:
+                continue
+            for levels, at in zip(range(near + 1), _upwards(run.root), strict=False):
+                if at.nodeid in above:
+                    if found is None or levels < found[0]:
+                        found = (levels, at, run)
+                    break
+        if found is None:
+            return None
+        levels, root, run = found
+        if levels:
+            by_lookup = run.by_lookup
+            run = self._start(root, now)
+            run.by_lookup = by_lookup
+        self._reposition(run, directory)
+        return run
 
     def _start(self, root: Node, now: float) -> _Run:
-        """A new run from *root*; one whose root lies right below goes on as part of it."""
+        """A new run from *root*; those below it go on as part of it."""
         run = _Run(root, now, self._first_dirs, self._first_files)
         for other in list(self._runs):
-            if other.root.parent is root:
+            if other.root is not root and any(each is root for each in _upwards(other.root)):
                 self._runs.remove(other)
                 run.dir_window = max(run.dir_window, other.dir_window)
                 run.file_window = max(run.file_window, other.file_window)
@@ -513,7 +536,8 @@ class TreePlanner:
         """Have *directory* looked at; a walk is at its child *below* already."""
         if directory.nodeid in run.expanded:
             return
-        if self._is_listed(directory, run.scanning):
+        # Of what is above only the names matter; its files have it listed anew when they are met.
+        if self._is_listed(directory, run.scanning and below is None):
             self._expand(run, directory, below)
         else:
             self._push(run, directory)

@@ -92,11 +92,12 @@ class World:
             self._cached.add(file.nodeid)
         self._ahead_unused.discard(file.nodeid)
 
-    def lookup(self, directory: Node, name: bytes) -> Node:
-        """stat(2) of a name that exists."""
+    def lookup(self, directory: Node, name: bytes) -> Node | None:
+        """stat(2) of a name."""
         self._pass(LOCAL_S)
         known = self.nodes.child(directory, name)
-        fresh = known is not None and self.now - known.attrs_at < self.dir_timeout_s
+        at = directory.listed_at if known is None else known.attrs_at
+        fresh = self.now - at < self.dir_timeout_s
         self.planner.looked_up(directory, self.now, asked=not fresh)
         self._act()
         if not fresh:
@@ -106,10 +107,9 @@ class World:
                 self.asked.append(("lstat", name))
                 asked_at = self.now
                 self._pass(RTT_S)
-                self._learn(directory, name, asked_at)
-        node = self.nodes.child(directory, name)
-        assert node is not None
-        return node
+                if name.decode() in self._tree[directory.nodeid]:
+                    self._learn(directory, name, asked_at)
+        return self.nodes.child(directory, name)
 
     def think(self, seconds: float) -> None:
         self._pass(seconds)
@@ -218,12 +218,18 @@ def copy(world: World, directory: Node) -> None:
             world.open(child)
 
 
-def git_status(world: World, tree: Tree, directory: Node) -> None:
-    """First each file of the index by name, in sorted order, then the directories."""
+def git_status(world: World, tree: Tree, directory: Node, *, reads: bool = False) -> None:
+    """First each file of the index by name, in sorted order, then the directories; *reads*: the
+    index does not know the files' present times, so that each is read and its attributes asked."""
     for path in sorted(_files(tree)):
-        node = directory
+        above, node = directory, directory
         for name in path.split("/"):
-            node = world.lookup(node, name.encode())
+            above, found = node, world.lookup(node, name.encode())
+            assert found is not None
+            node = found
+        if reads:
+            world.lookup(above, b".gitattributes")
+            world.open(node)
     find(world, directory)
 
 
