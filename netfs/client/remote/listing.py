@@ -45,6 +45,7 @@ async def scan(
     try:
         at_end = False
         names = empty = 0
+        window = _FIRST
         while flying:
             future = flying.popleft()
             try:
@@ -62,8 +63,10 @@ async def scan(
             if names > _MAX_NAMES or empty > _MAX_EMPTY:
                 _log.warning("the server's listing of %r has no end", path)
                 raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW), path)
-            if not at_end:
-                for _ in range(min(2, _MOST - len(flying))):
+            window = min(_MOST, window + 1)
+            if not at_end and not (flying and flying[0].done()):
+                # (An answer that is here already may be the end: then nothing more is asked.)
+                while len(flying) < window:
                     flying.append(requester.ask(Readdir(handle)))
             batch = [_entry(e) for e in response.entries if _is_legal(e.filename, report_illegal)]
             if batch:
