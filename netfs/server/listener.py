@@ -13,17 +13,19 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import asyncssh
 
+from netfs import sshfast
 from netfs.server import attributes, authorized, handlers
 from netfs.server.access import Access
 from netfs.server.config import ServerConfig
 from netfs.server.export import Export
 from netfs.server.session import Session
 from netfs.server.workers import Workers
+from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,15 @@ _WINDOW: Final = 4 << 20
 _MAX_PACKET: Final = 256 * 1024
 """Bytes of one SSH packet that we take."""
 
+_SMALLEST: Final = 1024
+"""Bytes of an SSH packet that a client must take (RFC 4253 §6.1 has it take 32768)."""
+
 _VERSION: Final = "netfs symlink-as-OpenSSH"
 """After SSH-2.0-.  Clients look for that name to know in which order SYMLINK has its paths: the
 draft has the link first, OpenSSH and nearly everybody the target (OpenSSH PROTOCOL §4.1)."""
+
+_HASHES: Final = 2
+"""Passwords that are tried at a time: each takes 32 MiB and a processor."""
 
 _ENTRY: Final = "netfs-entry"
 """An option that is put into what asyncssh is told of an authority, to know which one it was."""
@@ -98,6 +106,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.per_user: Counter[str] = Counter()
         self.closing = False
+        self.hashing = asyncio.Semaphore(_HASHES)
         self._export = export
         self._exports: dict[str, Export] = {export.path: export}
         self._acceptors: list[asyncssh.SSHAcceptor] = []
@@ -193,6 +202,7 @@ class Connection(asyncssh.SSHServer):
         self._sessions: set[Session] = set()
         self._channels = 0  # counts the sessions, for the log
         self._open_channels = 0
+        self._fast: sshfast.FastPath | None = None
 
     # --- connecting -----------------------------------------------------------------------------
 
@@ -285,6 +295,16 @@ class Connection(asyncssh.SSHServer):
         return self._server.access.has_passwords()
 
     async def validate_password(self, username: str, password: str) -> bool:
+        async with self._server.hashing:
+            right = await self._is_right(username, password)
+        if right:
+            self._entry = None
+            self._who = f"password of {username}"
+            return True
+        self._failed("password")
+        return False
+
+    async def _is_right(self, username: str, password: str) -> bool:
         hashed = self._server.access.password(username)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bool] = loop.create_future()
@@ -296,12 +316,7 @@ class Connection(asyncssh.SSHServer):
         self._server.workers.submit(
             lambda: (loop.call_soon_threadsafe(tell, hashed.is_right(password)), None)[1]
         )
-        if await answer:
-            self._entry = None
-            self._who = f"password of {username}"
-            return True
-        self._failed("password")
-        return False
+        return await answer
 
     def _failed(self, what: str) -> None:
         self._failures += 1
@@ -321,6 +336,8 @@ class Connection(asyncssh.SSHServer):
             self._entry = self._offered[int(cast(list[str], index)[0])]
             self._who = f"certificate by {self._entry.where}"
         self._logged_in = True
+        # Not now: asyncssh is in the middle of the data that logged the client in.
+        asyncio.get_running_loop().call_soon(self._go_fast)
         entry = self._entry
         same = sum(
             other._logged_in and other._who == self._who for other in self._server.connections
@@ -338,10 +355,15 @@ class Connection(asyncssh.SSHServer):
             entry.where if entry else "", entry.comment if entry else "",
         )  # fmt: skip
 
+    def _go_fast(self) -> None:
+        if self._conn is not None and self in self._server.connections:
+            self._fast = sshfast.install(self._conn)
+
     # --- sessions -------------------------------------------------------------------------------
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes] | bool:
-        if self._open_channels >= self._server.config.limits.max_sessions_per_user:
+        # Channels that hold no session are cheap, but not free.
+        if self._open_channels >= 2 * self._server.config.limits.max_sessions_per_user:
             return False
         self._open_channels += 1
         return SftpChannel(self)
@@ -349,7 +371,15 @@ class Connection(asyncssh.SSHServer):
     def channel_closed(self) -> None:
         self._open_channels -= 1
 
-    def open_session(self, channel: asyncssh.SSHServerChannel[bytes]) -> Session | None:
+    def fast_writer(
+        self, channel: asyncssh.SSHServerChannel[bytes], session: Session
+    ) -> sshfast.FastWriter | None:
+        """The short way out for a new session, if there is one."""
+        if self._fast is None or self._conn is None:
+            return None
+        return sshfast.writer(self._fast, self._conn, channel, session)
+
+    def open_session(self, channel: SftpChannel) -> Session | None:
         """The session of a started subsystem; None if it is refused."""
         server = self._server
         limits = server.config.limits
@@ -405,24 +435,59 @@ class Connection(asyncssh.SSHServer):
 
 
 class SftpChannel(asyncssh.SSHServerSession[bytes]):
-    """One SSH channel, of use only once the ``sftp`` subsystem is asked for."""
+    """One SSH channel, of use only once the ``sftp`` subsystem is asked for.
+
+    Above is the session, for which this is the ``Channel``; below, asyncssh's channel.
+    """
+
+    _channel: asyncssh.SSHServerChannel[bytes]  # from connection_made on
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._channel: asyncssh.SSHServerChannel[bytes] | None = None
         self._session: Session | None = None
+        self._writer: sshfast.FastWriter | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
         chan.set_write_buffer_limits(high=1 << 20, low=256 << 10)
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        if subsystem != "sftp" or self._channel is None:
+        # asyncssh would send packets of no bytes for ever to a client that takes none larger.
+        if subsystem != "sftp" or getattr(self._channel, "_send_pktsize", _SMALLEST) < _SMALLEST:
             return False
-        self._session = self._connection.open_session(self._channel)
-        return self._session is not None
+        self._session = self._connection.open_session(self)
+        if self._session is None:
+            return False
+        self._writer = self._connection.fast_writer(self._channel, self._session)
+        return True
 
-    def data_received(self, data: bytes, datatype: int | None) -> None:
+    # As the session's Channel.
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        if self._writer is None:
+            self._channel.write(b"".join(buffers))
+        elif self._channel.is_closing():
+            raise BrokenPipeError
+        else:
+            self._writer.write(buffers)
+
+    def pause_reading(self) -> None:
+        self._channel.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._channel.resume_reading()
+
+    def exit(self, status: int) -> None:
+        self._channel.exit(status)
+
+    def abort(self) -> None:
+        # The connection, not the channel: a channel ends only when the client agrees, and what a
+        # client does not take may be waiting in the socket, where its own answer cannot pass.
+        self._connection.abort()
+
+    # As asyncssh's session.
+
+    def data_received(self, data: Buffer, datatype: int | None) -> None:
         if self._session is not None:
             self._session.data_received(data)
 
@@ -442,6 +507,9 @@ class SftpChannel(asyncssh.SSHServerSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.channel_closed()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
         if self._session is not None:
             self._session.connection_lost()
 

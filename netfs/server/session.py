@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from netfs.server import handlers
@@ -38,6 +38,9 @@ MAX_UNSENT_BYTES: Final = 4 << 20
 """Of answers that the transport has said it cannot take at once."""
 
 
+_LARGE: Final = 16 * 1024
+"""Bytes of one buffer above which joining costs more than writing it apart."""
+
 _Waiting = tuple[handlers.Event, int]
 """What has come and the bytes that it holds."""
 
@@ -45,7 +48,9 @@ _Waiting = tuple[handlers.Event, int]
 class Channel(Protocol):
     """What carries a session (an SSH channel)."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Raises BrokenPipeError if the channel is closed already."""
+        ...
 
     def pause_reading(self) -> None: ...
 
@@ -56,7 +61,7 @@ class Channel(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close at once."""
+        """End the connection at once, whatever the client does."""
         ...
 
 
@@ -103,8 +108,8 @@ class Session:
 
     # --- what comes in --------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the client."""
+    def data_received(self, data: Buffer) -> None:
+        """Bytes of the client, ours to keep."""
         if self._eof or self._lost:
             return
         try:
@@ -206,32 +211,38 @@ class Session:
         """In a worker's thread: carry out *batch* and hand over the answers."""
         client = self.client
         answers: list[Buffer] = []
+        small: list[Buffer] = []
         size = 0
         done = 0
         for event, _ in batch:
             if client.gone:
                 break
             buffers = handlers.answer(client, event)
-            answers += buffers
-            size += sum(map(len, buffers))
             done += 1
+            for buffer in buffers:
+                length = len(buffer)
+                size += length
+                small.append(buffer)
+                if length >= _LARGE:  # a file's content is not copied for being written together
+                    answers += (b"".join(small[:-1]), small.pop())
+                    small.clear()
             if size >= BATCH_BYTES:
                 break
-        joined = b"".join(answers)
-        self._loop.call_soon_threadsafe(self._worked, joined, batch[done:], done)
+        answers.append(b"".join(small))
+        self._loop.call_soon_threadsafe(self._worked, answers, size, batch[done:], done)
 
-    def _worked(self, answers: bytes, undone: list[_Waiting], done: int) -> None:
+    def _worked(self, answers: list[Buffer], size: int, undone: list[_Waiting], done: int) -> None:
         self._working = False
         self.requests += done
         if self._lost:
             self._go_on()
             return
         self._waiting.extendleft(reversed(undone))
-        self._waiting_bytes += sum(size for _, size in undone)
-        self._unsent += len(answers)
+        self._waiting_bytes += sum(held for _, held in undone)
+        self._unsent += size
         # The next batch first: its thread works while the loop encrypts these answers.
         self._go_on()
-        if answers and not self._lost:
+        if size and not self._lost:
             try:
                 self._channel.write(answers)
             except BrokenPipeError:

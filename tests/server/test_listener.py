@@ -9,15 +9,20 @@ import pwd
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import asyncssh
 import pytest
 
+from netfs.sftp import requests
+from netfs.sftp.attrs import Attrs
+from netfs.sftp.connection import ClientConnection
 from tests.harness.packages import require
 from tests.harness.sshd import make_key
 from tests.harness.waiting import wait_until
@@ -282,9 +287,58 @@ async def test_sessions_per_key_are_limited(served: Served) -> None:
             await connection.start_sftp_client()
         clients[0].exit()
         await clients[0].wait_closed()
+        await asyncio.to_thread(served.wait_for, "session-end")
         client = await connection.start_sftp_client()
         assert "file" in await client.listdir("/")
     assert sftp(served).returncode == 0
+
+
+async def test_a_client_that_takes_no_packets_is_refused(served: Served) -> None:
+    async with connected(served) as connection:
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.create_session(
+                asyncssh.SSHClientSession, subsystem="sftp", max_pktsize=0, encoding=None
+            )
+    assert sftp(served).returncode == 0
+
+
+async def test_a_client_that_reads_nothing_holds_only_so_much(tmp_path: Path, root: Path) -> None:
+    (root / "big").write_bytes(bytes(8 << 20))
+    with serving(tmp_path / "serve", root, "--stall-timeout=3") as one:
+        async with connected(one) as connection:
+            session = Silent()
+            channel, _ = await connection.create_session(
+                lambda: session, subsystem="sftp", encoding=None, window=1 << 30
+            )
+            before = one.rss()
+            client: ClientConnection[Any] = ClientConnection()
+            channel.write(client.hello())
+            channel.write(
+                b"".join(map(bytes, client.send(requests.Open(b"/big", 1, Attrs()), None)[1]))
+            )
+            await asyncio.wait_for(session.opened.wait(), 10)
+            # From here on the client's TCP takes no byte more.
+            cast(Any, connection)._transport.pause_reading()
+            for at in range(3000):
+                read = requests.Read(struct.pack(">Q", 1), (at % 32) << 18, 1 << 18)
+                channel.write(b"".join(map(bytes, client.send(read, None)[1])))
+            await asyncio.to_thread(one.wait_for, "client-stalled session=1.1", 20)
+            assert one.rss() - before < 64 << 20
+            await asyncio.to_thread(one.wait_for, "session-end session=1.1", 20)
+            connection.abort()
+
+
+class Silent(asyncssh.SSHClientSession[bytes]):
+    """A client that asked to open a file and says when it has the handle."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.received = b""
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self.received += data
+        if struct.pack(">Q", 1) in self.received:
+            self.opened.set()
 
 
 async def test_handles_are_limited_and_freed(tmp_path: Path, root: Path) -> None:

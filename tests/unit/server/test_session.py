@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from netfs.sftp.attrs import Attrs
 from netfs.sftp.connection import ClientConnection, Version
 from netfs.sftp.requests import Request
 from netfs.sftp.responses import AttrsResponse, Data, Handle, Response
+from netfs.wire import Buffer
 from tests.unit.server.tree import CREATE, INSIDE, Tree, make_tree
 
 
@@ -41,8 +42,9 @@ class FakeChannel:
         self.closed = ""
         self.session: Session | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, buffers: Sequence[Buffer]) -> None:
         assert not self.closed
+        data = b"".join(buffers)
         self.written += len(data)
         for event in self.connection.receive_data(data):
             if not isinstance(event, Version):
