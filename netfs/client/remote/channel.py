@@ -58,6 +58,7 @@ class Link(Protocol):
     """A way to a server, over which SFTP channels are opened."""
 
     max_channels: int  # how many open_channel calls can succeed; 1 for passive
+    may_ask: bool  # open_channel may wait for a person: it has no deadline of its own
     can_probe: bool  # probe() works; else the caller asks something over SFTP
 
     async def open_channel(self, receiver: Receiver) -> Channel:

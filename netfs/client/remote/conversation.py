@@ -83,11 +83,14 @@ async def converse(link: Link, config: Config, clock: Callable[[], float]) -> Co
     links = new_links()
     requester = Requester(links, clock, log_requests=config.daemon.debug)
     try:
-        async with asyncio.timeout(config.ssh.connect_timeout_s):
+        # The system's ssh asks for passwords on the terminal meanwhile; it has its own time-outs.
+        async with asyncio.timeout(None if link.may_ask else config.ssh.connect_timeout_s):
             channel = await link.open_channel(requester)
             sftp = await files.start(requester, channel, config.semantics)
     except Disconnected as exc:
         link.abort()
+        if isinstance(requester.loss, ConnectError):
+            raise requester.loss from None  # its kind decides whether to try again
         raise ConnectError(ConnectErrorKind.NO_SFTP, f"no SFTP: {exc}") from exc
     except TimeoutError as exc:
         link.abort()

@@ -51,10 +51,34 @@ def ssh_argv(config: Config) -> list[str]:
     return [*argv, "--", host, server] if "/" in server else [*argv, "-s", "--", host, server]
 
 
+_COMPLAINTS: Final = (
+    (b"Permission denied (", ConnectErrorKind.AUTH_FAILED),
+    (b"Too many authentication failures", ConnectErrorKind.AUTH_FAILED),
+    (b"Host key verification failed", ConnectErrorKind.HOST_KEY_CHANGED),
+    (b"Could not resolve hostname", ConnectErrorKind.HOST_UNKNOWN),
+    (b"Connection refused", ConnectErrorKind.REFUSED),
+    (b"Connection timed out", ConnectErrorKind.TIMED_OUT),
+    (b"No route to host", ConnectErrorKind.UNREACHABLE),
+    (b"Network is unreachable", ConnectErrorKind.UNREACHABLE),
+    (b"subsystem request failed", ConnectErrorKind.NO_SFTP),
+    (b"no matching", ConnectErrorKind.NO_ALGORITHM),
+)
+"""What OpenSSH's ssh says (its exit status is 255 for everything)."""
+
+
+def kind_of_complaint(said: bytes) -> ConnectErrorKind:
+    """The kind of an error from what ssh has written; a refused login must not be tried again."""
+    for words, kind in _COMPLAINTS:
+        if words in said:
+            return kind
+    return ConnectErrorKind.PROXY_FAILED
+
+
 class PipeLink:
     """Each channel is a process.  Implements channel.Link."""
 
     can_probe = False
+    may_ask = True
 
     def __init__(self, config: Config) -> None:
         self._argv = ssh_argv(config)
@@ -168,7 +192,7 @@ class _Process(asyncio.Protocol):
         lines = [line for line in bytes(self._said).splitlines() if line.strip()]
         said = f": {readable(lines[-1], 200)}" if lines else ""
         ended = "ended" if status is None else f"ended with status {status}"
-        kind = ConnectErrorKind.LOST if has_begun else ConnectErrorKind.PROXY_FAILED
+        kind = ConnectErrorKind.LOST if has_begun else kind_of_complaint(bytes(self._said))
         return ConnectError(kind, f"ssh_command {ended}{said}")
 
     def kill(self) -> None:
@@ -188,6 +212,7 @@ class PassiveLink:
 
     max_channels = 1
     can_probe = False
+    may_ask = False
 
     def __init__(self, reading: int = 0, writing: int = 1) -> None:
         self._fds = (reading, writing)

@@ -119,6 +119,7 @@ class Requester:
         self._channel: Channel | None = None
         self._version: asyncio.Future[Version] = self._loop.create_future()
         self._ended: asyncio.Future[str] = self._loop.create_future()
+        self.loss: Exception | None = None  # what the channel was lost with
         self._small: deque[Pending] = deque()
         self._round_trip = links.round_trip
         self._reads = _Lane(links.reads)
@@ -274,6 +275,7 @@ class Requester:
             self.abort(f"the server broke the SFTP protocol: {exc}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.loss = exc
         reason = str(exc) if exc is not None else "the channel was closed"
         try:
             self._connection.receive_eof()

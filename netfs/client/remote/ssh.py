@@ -60,6 +60,7 @@ class SshLink:
     """A logged-in connection.  Implements channel.Link."""
 
     max_channels = MAX_CHANNELS
+    may_ask = False
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class TcpLink:
     """Each channel is a connection.  Implements channel.Link."""
 
     can_probe = False
+    may_ask = False
 
     def __init__(self, config: Config) -> None:
         self._config = config

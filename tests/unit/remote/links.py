@@ -31,6 +31,7 @@ class CutLink:
 
     max_channels = 1
     can_probe = True
+    may_ask = False
 
     def __init__(self, world: "World") -> None:
         self._world = world

@@ -154,6 +154,39 @@ async def test_what_ssh_complains_of_is_shown_and_in_the_error(
     assert "ssh: no route" in capfd.readouterr().err
 
 
+@pytest.mark.sshd
+async def test_a_login_that_the_systems_ssh_is_refused_is_told_from_other_failures(
+    sshd: Sshd, tmp_path: Path
+) -> None:
+    words = {"pubkeyauthentication": ("no",)}
+    other = {"UserKnownHostsFile": (str(tmp_path / "none"),)}
+    for keywords, kind in (
+        (words, ConnectErrorKind.AUTH_FAILED),
+        (other, ConnectErrorKind.HOST_KEY_CHANGED),
+        ({"Port": ("1",)}, ConnectErrorKind.REFUSED),
+        ({"HostName": ("no-such-host.invalid",)}, ConnectErrorKind.HOST_UNKNOWN),
+        ({"Ciphers": ("aes256-ctr",), "Port": (str(sshd.port),)}, None),
+    ):
+        port = None if "Port" in keywords else sshd.port
+        config = config_with(
+            user=sshd.user,
+            port=port,
+            ssh_command=("ssh",),
+            config_file=str(sshd.client_config),
+            keywords=keywords,
+        )
+        async with linked(config) as link:
+            recorder = Recorder()
+            channel = await link.open_channel(recorder)
+            channel.write([INIT])
+            if kind is None:
+                assert (await recorder.at_least(9))[4:] == VERSION_3
+                continue
+            reason = await recorder.reason()
+        assert isinstance(reason, ConnectError)
+        assert reason.kind is kind, str(reason)
+
+
 async def test_a_command_that_prints_is_named(tmp_path: Path) -> None:
     error = await pipe_failure(script(tmp_path / "ssh", "echo hello; cat"))
     assert error.kind is ConnectErrorKind.NO_SFTP
