@@ -78,6 +78,7 @@ class _InFlight:
         "coroutine",
         "interrupted",
         "nodeid",
+        "nodeids",
         "opcode",
         "pid",
         "quit_at",
@@ -92,6 +93,7 @@ class _InFlight:
         self.unique = header.unique
         self.opcode = header.opcode
         self.nodeid = header.nodeid
+        self.nodeids: tuple[int, ...] = (header.nodeid,)
         self.pid = header.pid
         self.coroutine = coroutine
         self.since = since
@@ -146,6 +148,7 @@ class Dispatcher:
         read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
         is_exiting: Callable[[int], bool] = interrupts.is_exiting,
         is_link_up: Callable[[], bool] = lambda: True,
+        busy: dict[int, int] | None = None,
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
         allowed_uids: frozenset[int] | None = None,
@@ -157,6 +160,7 @@ class Dispatcher:
             minor: what INIT agreed on.
             clock: monotonic, seconds.
             is_link_up: whether the server can be reached, as far as is known.
+            busy: kept up to date: how many unanswered requests each nodeid has.
             debug: log each request and reply on ``netfs.fuse``.
             allowed_uids: callers that are answered (allow_root); None: the kernel decides alone.
         """
@@ -169,6 +173,7 @@ class Dispatcher:
         self._read_signals = read_signals
         self._is_exiting = is_exiting
         self._is_link_up = is_link_up
+        self._busy = {} if busy is None else busy
         self._debug = debug
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
@@ -296,7 +301,7 @@ class Dispatcher:
                 self._counters.gone += 1
         elif result is not None:
             assert not isinstance(result, Reply)
-            self._begin(header, result)
+            self._begin(header, request, result)
         elif opcode not in _NO_REPLY:
             log.error("unique %d: the handler of %s gave no reply", unique, _name(opcode))
             self._reply_error(unique, opcode, errno.EIO)
@@ -345,9 +350,18 @@ class Dispatcher:
 
     # Operations that wait
 
-    def _begin(self, header: requests.Header, coroutine: Coroutine[Any, Any, Reply]) -> None:
+    def _begin(
+        self,
+        header: requests.Header,
+        request: requests.Request,
+        coroutine: Coroutine[Any, Any, Reply],
+    ) -> None:
         one = _InFlight(header, coroutine, self._clock())
+        if isinstance(request, requests.Rename) and request.new_parent != header.nodeid:
+            one.nodeids = (header.nodeid, request.new_parent)
         self._in_flight[header.unique] = one
+        for nodeid in one.nodeids:
+            self._busy[nodeid] = self._busy.get(nodeid, 0) + 1
         self._counters.waited += 1
         if len(self._tasks) < self._max_tasks:
             self._start(one)
@@ -420,6 +434,12 @@ class Dispatcher:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
         one.answered = True
         del self._in_flight[one.unique]
+        for nodeid in one.nodeids:
+            left = self._busy[nodeid] - 1
+            if left:
+                self._busy[nodeid] = left
+            else:
+                del self._busy[nodeid]
         self._watched.pop(one.unique, None)
         self._counters.add_latency(self._clock() - one.since)
 

@@ -2,7 +2,9 @@
 
 Writing INVAL_ENTRY blocks for as long as any request for that directory is unanswered, INVAL_INODE
 for as long as a READ of those pages is; answering them needs the event loop, so the loop never
-writes one.  Requests never wait for a notification either.  When to notify is decided by
+writes one.  Requests never wait for a notification either.  Worse, a blocked INVAL_ENTRY waits for
+the directory's lock as a writer, so every new lookup there waits behind it, unkillably: names of a
+directory that has unanswered requests are held back.  When to notify is decided by
 client/coherence.py and client/data.
 """
 
@@ -11,7 +13,8 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +26,13 @@ log = logging.getLogger(__name__)
 MAX_QUEUED: Final = 65536
 """Names told about and not yet written.  More only pile up while one write blocks or the kernel is
 flooded (a server pushing changes of a whole tree)."""
+
+BUSY_RECHECK_S: Final = 0.05
+"""How often directories with unanswered requests are looked at again."""
+
+BUSY_LIMIT_S: Final = 2.0
+"""How long a name is held back; then all names are made to be looked up again, which never blocks
+(or, before 7.44, the name is written whatever happens)."""
 
 PRUNE_BATCH: Final = 4096
 """Nodes per PRUNE, so that other notifications come between."""
@@ -60,19 +70,28 @@ class Notifier:
         write: Callable[[bytes], None],
         capabilities: Capabilities,
         *,
+        busy: Container[int] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
         max_queued: int = MAX_QUEUED,
     ) -> None:
-        """*write* writes one message to the device (``Device.notify``) and may block."""
+        """
+        Args:
+            write: writes one message to the device (``Device.notify``) and may block.
+            busy: nodeids that have unanswered requests; looked at from the thread.
+        """
         self._write = write
         self._can_expire = capabilities.can_expire
         self._can_increment_epoch = capabilities.can_increment_epoch
         self.can_prune = capabilities.can_prune
+        self._busy = busy
+        self._clock = clock
         self._max_queued = max_queued
         # Held to change the queue only, never while writing.
         self._changed = threading.Condition()
         self._inodes: dict[int, tuple[int, int]] = {}  # nodeid -> (offset, end); end 0: EOF
         self._attributes: dict[int, None] = {}
-        self._entries: dict[tuple[int, bytes], bool] = {}  # -> expire only
+        # -> expire only, since when it is queued
+        self._entries: dict[tuple[int, bytes], tuple[bool, float]] = {}
         self._prune: set[int] = set()
         self._epoch = False
         self._stopping = False
@@ -156,7 +175,8 @@ class Notifier:
                 self._overflow()
                 if self._epoch and expire_only:
                     return
-            self._entries[key] = expire_only and self._entries.get(key, True)
+            was_expire_only, since = self._entries.get(key, (True, self._clock()))
+            self._entries[key] = (expire_only and was_expire_only, since)
             self._changed.notify()
 
     def _overflow(self) -> None:
@@ -189,16 +209,32 @@ class Notifier:
                 if self._epoch:
                     self._epoch = False
                     return notify.increment_epoch()
-                if self._entries:
-                    key = next(iter(self._entries))
-                    expire_only = self._entries.pop(key)
-                    return notify.invalidate_entry(*key, expire_only=expire_only)
+                message = self._next_entry()
+                if message is not None:
+                    return message
                 if self._stopping:
                     return None
                 if self._prune:
                     some = [self._prune.pop() for _ in range(min(len(self._prune), PRUNE_BATCH))]
                     return notify.prune(some)
-                self._changed.wait()
+                self._changed.wait(BUSY_RECHECK_S if self._entries else None)
+
+    def _next_entry(self) -> bytes | None:
+        """A name whose directory is at rest, or that has waited too long; None if there is none."""
+        busy: set[int] = set()
+        late = self._clock() - BUSY_LIMIT_S
+        for key, (expire_only, since) in self._entries.items():
+            parent = key[0]
+            is_late = since <= late
+            if parent in busy or (parent in self._busy and not is_late):
+                busy.add(parent)
+                continue
+            if is_late and parent in self._busy and self._can_increment_epoch:
+                self._entries.clear()
+                return notify.increment_epoch()
+            del self._entries[key]
+            return notify.invalidate_entry(*key, expire_only=expire_only)
+        return None
 
     def _run(self) -> None:
         while (message := self._next()) is not None:

@@ -55,7 +55,8 @@ def assemble(
 ) -> Parts:
     """Put the parts together; nothing runs yet."""
     clock = time.monotonic
-    notifier = Notifier(device.notify, capabilities)
+    busy: dict[int, int] = {}
+    notifier = Notifier(device.notify, capabilities, busy=busy)
     nodes = NodeTable(root.path, max_entries=config.cache.max_entries)
     coherence = Coherence(config.cache, nodes=nodes, remote=session, notifier=notifier, clock=clock)
     if root.attrs is not None:
@@ -118,6 +119,7 @@ def assemble(
         clock=clock,
         debug=config.daemon.debug,
         is_link_up=lambda: session.is_up,
+        busy=busy,
         allowed_uids=mounting.allowed_uids(config.mount),
     )
     return Parts(context, dispatcher, notifier)

@@ -377,6 +377,24 @@ async def test_the_last_close_of_an_interrupted_caller_is_interrupted_too() -> N
 # Limits and the end
 
 
+async def test_directories_with_unanswered_requests_are_known() -> None:
+    gate = Gate()
+    busy: dict[int, int] = {}
+    handlers: dict[Opcode, Any] = {Opcode.LOOKUP: gate, Opcode.RENAME: gate}
+    async with serving(None, handlers, busy=busy) as kernel:
+        uniques = [kernel.send(Opcode.LOOKUP, 5, LOOKUP) for _ in range(2)]
+        uniques.append(kernel.send(Opcode.RENAME, 5, abi.RENAME_IN.pack(6) + b"a\0b\0"))
+        await until(lambda: gate.running == 3)
+        assert busy == {5: 3, 6: 1}
+        kernel.interrupt(uniques[0])
+        await kernel.answer(uniques[0])
+        assert busy == {5: 2, 6: 1}
+        gate.release.set()
+        for unique in uniques[1:]:
+            await kernel.answer(unique)
+        assert busy == {}
+
+
 async def test_more_requests_than_tasks_wait_in_order_and_can_be_interrupted() -> None:
     gate = Gate()
     async with serving(None, {Opcode.LOOKUP: gate}, max_tasks=2) as kernel:

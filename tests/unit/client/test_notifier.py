@@ -208,3 +208,54 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def busy_notifier(
+    known: handshake.Capabilities, busy: set[int]
+) -> tuple[FakeDevice, Notifier, list[float]]:
+    now = [100.0]
+    device = FakeDevice()
+    notifier = Notifier(device.write, known, busy=busy, clock=lambda: now[0])
+    notifier.start()
+    return device, notifier, now
+
+
+def test_names_of_a_directory_with_unanswered_requests_are_held_back() -> None:
+    busy = {5}
+    device, notifier, _ = busy_notifier(capabilities(), busy)
+    notifier.invalidate_entry(5, b"a")
+    notifier.invalidate_entry(5, b"b")
+    notifier.invalidate_entry(6, b"c")
+    until(lambda: device.written == [notify.invalidate_entry(6, b"c")])
+    busy.clear()
+    until(lambda: len(device.written) == 3)
+    assert device.written[1:] == [
+        notify.invalidate_entry(5, b"a"),
+        notify.invalidate_entry(5, b"b"),
+    ]
+    assert notifier.stop(5)
+
+
+@pytest.mark.parametrize(
+    ("known", "written"),
+    [
+        (capabilities(), [notify.increment_epoch()]),
+        (OLD, [notify.invalidate_entry(5, b"a"), notify.invalidate_entry(5, b"b")]),
+    ],
+)
+def test_a_name_is_not_held_back_for_ever(
+    known: handshake.Capabilities, written: list[bytes]
+) -> None:
+    device, notifier, now = busy_notifier(known, {5})
+    notifier.invalidate_entry(5, b"a")
+    notifier.invalidate_entry(5, b"b")
+    now[0] += 10
+    until(lambda: device.written == written)
+    assert notifier.stop(5)
+
+
+def test_names_held_back_do_not_hold_up_the_end() -> None:
+    device, notifier, _ = busy_notifier(capabilities(), {5})
+    notifier.invalidate_entry(5, b"a")
+    assert notifier.stop(5)
+    assert device.written == []
