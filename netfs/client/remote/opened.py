@@ -105,8 +105,9 @@ class OpenedFile:
         if attrs.size is not None:
             self._low = min(self._low, attrs.size)
             self._high = max(self._high, attrs.size)
-        if attrs.mtime is not None:
-            self._mtime = min(self._mtime, attrs.mtime)
+        mtime = _mtime_of(attrs)
+        if mtime is not None:
+            self._mtime = min(self._mtime, mtime)
 
     def change_ended(self, attrs: Attrs, *, done: bool) -> None:
         self._in_flight -= 1
@@ -114,9 +115,15 @@ class OpenedFile:
             return
         if attrs.size is not None:
             self._low = self._high = attrs.size
-        if attrs.mtime is not None:
-            self._mtime = attrs.mtime
+        mtime = _mtime_of(attrs)
+        if mtime is not None:
+            self._mtime = mtime
             self._is_exact = self._low == self._high
+
+
+def _mtime_of(attrs: Attrs) -> int | None:
+    """Seconds; the nanoseconds win where both are set, as at the server."""
+    return attrs.mtime if attrs.mtime_ns is None else attrs.mtime_ns // 1_000_000_000
 
 
 def touches_version(attrs: Attrs) -> bool:
