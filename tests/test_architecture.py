@@ -17,6 +17,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
     "netfs.sftp": ("netfs.wire", "netfs.sftp"),
     "netfs.sshfast": ("netfs.wire",),
+    "netfs.sshfast": ("netfs.wire",),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (
@@ -38,18 +39,14 @@ NEVER: Final[dict[str, tuple[str, ...]]] = {
 
 HOMES: Final[dict[str, tuple[str, ...]]] = {
     "asyncssh": (
-        "netfs.sshfast",  # channel data, both sides
-        "netfs.client.remote.ssh",  # the link: connecting, keys, logging in, configuration
+        "netfs.client.remote.ssh",
         "netfs.client.remote.sshdial",
         "netfs.client.remote.sshkeys",
         "netfs.client.remote.sshlogin",
-        "netfs.client.remote.sshconfig",
-        "netfs.client.remote.transport",
-        "netfs.client.remote.hostkeys",
-        "netfs.client.remote.prompt",
         "netfs.server.listener",
         "netfs.server.keys",
         "netfs.server.run",
+        "netfs.sshfast",
     ),
     "cachetools": ("netfs.client.data", "netfs.client.nodes", "netfs.client.coherence"),
     "ctypes": (  # system calls that the standard library lacks: mount(2), umount2(2), openat2(2)
