@@ -47,7 +47,9 @@ def _handler(config: DaemonConfig, *, foreground: bool) -> logging.Handler:
     handler: logging.Handler
     if config.log_file is not None:
         # reopened when logrotate has moved it
-        handler = logging.handlers.WatchedFileHandler(config.log_file, encoding="utf-8")
+        handler = logging.handlers.WatchedFileHandler(
+            config.log_file, encoding="utf-8", errors="backslashreplace"
+        )
         handler.setFormatter(logging.Formatter(_LINE))
     elif foreground:
         handler = logging.StreamHandler(sys.stderr)
