@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import mmap
 import os
 import struct
 from collections import deque
@@ -30,7 +31,7 @@ from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
 
-HIGH_WATER: Final = 4 * 1024 * 1024
+HIGH_WATER: Final = 1024 * 1024
 """Bytes waiting in a writer above which its session's pause_writing is called."""
 
 _CHANNEL_DATA: Final = 94  # RFC 4254 §9
@@ -142,8 +143,8 @@ class FastReader(asyncio.BufferedProtocol):
     def __init__(self, connection: Any, path: FastPath) -> None:
         self._connection = connection
         self._path = path
-        self._buffer = bytearray(_READ_BUFFER)
-        self._view = memoryview(self._buffer)
+        # Anonymous pages take memory when they are first written to: an idle connection has few.
+        self._view = memoryview(mmap.mmap(-1, _READ_BUFFER))
         self._end = 0  # bytes in the buffer; they begin with a packet
         self._cipher: Any = None  # asyncssh's, whose key _decrypt uses
         self._decrypt: Callable[[bytes, Buffer, Buffer], bytes] | None = None
@@ -175,7 +176,7 @@ class FastReader(asyncio.BufferedProtocol):
         rest = end - start
         if rest:
             # At most one packet, and usually a small part of one.
-            self._buffer[:rest] = self._view[start:end]
+            self._view[:rest] = self._view[start:end]
         self._end = rest
 
     def _take_packets(self, end: int) -> int | None:
@@ -265,7 +266,7 @@ class FastWriter:
         self._cipher: Any = None
         self._encrypt: Callable[[bytes, Buffer, Buffer], bytes] | None = None
         self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
-        self._plain = memoryview(bytearray(_DATA_HEAD + self._packet_size + 2 * _BLOCK))
+        self._plain = memoryview(mmap.mmap(-1, _DATA_HEAD + self._packet_size + 2 * _BLOCK))
         self._finish = channel._flush_send_buf
         channel._flush_send_buf = self.flush
         path.add(self)
