@@ -68,6 +68,9 @@ _NEAR: Final = 3
 """... by so many levels."""
 
 _MAX_RUNS: Final = 4
+_MAX_ROWS: Final = 16
+"""Walks at a time, and directories in which files are opened one after the other."""
+
 _MAX_PENDING: Final = 20_000
 """Directories known to lie ahead; more than any window needs."""
 
@@ -179,7 +182,7 @@ class _Run:
         self.ahead_dirs = _Ahead()
         self.ahead_files = _Ahead()
         self.suffixes: dict[bytes, int] = {}  # opened minus left behind
-        self.at: Node | None = None  # the directory of the last access
+        self.places: list[Node] = []  # where accesses are: several, if programs walk together
         self.order = _Order.LISTED
         self.hits = 0
         self.unused = 0
@@ -211,8 +214,8 @@ class TreePlanner:
         self._wanted: list[Node] = []
         self._entered: Node | None = None
         self._entered_at = float("-inf")
-        self._opened: list[Node] = []  # small files of one directory, in a row
-        self._opened_at = float("-inf")
+        self._opened: OrderedDict[int, tuple[list[Node], float]] = OrderedDict()
+        """Small files opened in a row, by directory."""
         self._first_dirs = FIRST_DIRS
         self._first_files = FIRST_FILES
         self._sequence = count()
@@ -279,7 +282,7 @@ class TreePlanner:
         run = self._run_of(directory)
         if run is not None:
             self._expand(run, directory)
-            if directory is run.at and run.ahead_dirs.pop(directory.nodeid) is not None:
+            if directory in run.places and run.ahead_dirs.pop(directory.nodeid) is not None:
                 self._listings[1] += 1  # a scan waits for it
         if directory is self._entered:
             self._entered_at = now  # who waited for it goes on from here
@@ -298,13 +301,9 @@ class TreePlanner:
         if run is not None:
             run.last_at = now
             self._count_open(run, node, parent)
-        if now - self._opened_at > GAP_S or (self._opened and self._opened[0].parent is not parent):
-            self._opened.clear()
-        self._opened_at = now
-        if len(self._opened) < _ORDER_FROM:
-            self._opened.append(node)
-            if run is not None and len(self._opened) == _ORDER_FROM:
-                self._notice_order(run, parent)
+        opened = self._count_in_a_row(node, parent, now)
+        if run is not None and len(opened) == _ORDER_FROM:
+            self._notice_order(run, parent, opened)
         if run is not None and run.scanning:
             if parent.nodeid in run.ahead_dirs:
                 return  # it is being looked at
@@ -312,13 +311,26 @@ class TreePlanner:
                 self._reposition(run, parent)
             elif parent.nodeid not in run.expanded:
                 self._resume_at(run, parent)
-        elif len(self._opened) >= SCAN_AFTER:
+        elif len(opened) >= SCAN_AFTER:
             if run is None:
                 run = self._start(parent, now)
-            self._notice_order(run, parent)
+            self._notice_order(run, parent, opened)
             # What is known from older listings is looked at again: opening wants fresh ones.
             run.scanning = True
             self._reposition(run, parent)
+
+    def _count_in_a_row(self, node: Node, parent: Node, now: float) -> list[Node]:
+        """The first files opened one after the other in this directory, *node* the last of them
+        until there are enough to tell the order."""
+        opened, at = self._opened.pop(parent.nodeid, ([], now))
+        if now - at > GAP_S:
+            opened = []
+        if len(opened) <= _ORDER_FROM:
+            opened.append(node)
+        self._opened[parent.nodeid] = (opened, now)
+        if len(self._opened) > _MAX_ROWS:
+            self._opened.popitem(last=False)
+        return opened
 
     def _count_open(self, run: _Run, node: Node, parent: Node) -> None:
         suffix = _suffix(node)
@@ -332,14 +344,22 @@ class TreePlanner:
 
     def _move(self, run: _Run, directory: Node) -> None:
         """The walk is in *directory* now: what lies behind it unused will not be used."""
-        if directory is run.at:
-            return
-        if run.at is not None and any(each is directory for each in _upwards(run.at)):
-            return  # upwards only: it may come back
+        places = run.places
+        upwards = [each.nodeid for each in _upwards(directory)]
+        nearest: tuple[int, int] | None = None  # (levels up to what both have in common, index)
+        for index, place in enumerate(places):
+            if place is directory or any(each is directory for each in _upwards(place)):
+                return  # there already, or upwards only: it may come back
+            above = {each.nodeid for each in _upwards(place)}
+            levels = next((n for n, nodeid in enumerate(upwards) if nodeid in above), len(upwards))
+            if nearest is None or levels < nearest[0]:
+                nearest = (levels, index)
+        if nearest is not None and (nearest[0] <= _NEAR or len(places) >= _MAX_RUNS):
+            del places[nearest[1]]
+        places.append(directory)
         if directory.nodeid in run.visited:
             run.visited.clear()  # another walk, over the same directories
-        run.at = directory
-        path = {each.nodeid for each in _upwards(directory)}
+        path = {each.nodeid for place in places for each in _upwards(place)}
         directories = run.ahead_dirs.left(run.visited, path)
         for nodeid in directories:
             run.ahead_dirs.pop(nodeid)
@@ -380,7 +400,7 @@ class TreePlanner:
 
     def _take_directories(self, run: _Run, plan: Plan) -> None:
         for _ in range(_STEPS):
-            if not run.dirs or len(run.ahead_dirs) >= MAX_DIRS:
+            if not run.dirs or len(run.ahead_dirs) >= min(MAX_DIRS, 3 * run.dir_window):
                 return
             key, _, node = run.dirs[0]
             if run.ahead_dirs.before(key) >= run.dir_window:
@@ -579,12 +599,12 @@ class TreePlanner:
             return sorted(children, key=_name)
         return children
 
-    def _notice_order(self, run: _Run, directory: Node) -> None:
+    def _notice_order(self, run: _Run, directory: Node, opened: list[Node]) -> None:
         """Which order the files just opened were taken in."""
-        wanted = {node.nodeid for node in self._opened}
+        wanted = {node.nodeid for node in opened}
         for order in (run.order, *_Order):
             found = [node for node in self._ordered(order, directory) if node.nodeid in wanted]
-            if found == self._opened:
+            if found == opened:
                 if order is not run.order:
                     run.order = order
                     self._reposition(run, directory)
@@ -600,7 +620,7 @@ class TreePlanner:
     def _forget_passed(self, run: _Run) -> None:
         """A walk over very many directories: keep what is needed of those that lie ahead."""
         needed = {node.nodeid for _, _, node in run.dirs} | self._recent.keys()
-        needed |= {each.nodeid for each in _upwards(run.at)} if run.at is not None else set()
+        needed |= {each.nodeid for place in run.places for each in _upwards(place)}
         needed |= {run.root.nodeid}
         run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
         run.visited &= needed
