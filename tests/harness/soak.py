@@ -142,7 +142,8 @@ class Soak:
 
     def fio(self, number: int) -> None:
         self.command(
-            "fio", "--name=soak", "--verify_state_save=0", f"--directory={self.mount.path}/fio", "--numjobs=2",
+            "fio", "--name=soak", "--verify_state_save=0",
+            f"--directory={self.mount.path}/fio", "--numjobs=2",
             "--size=4M", "--rw=randwrite", "--bsrange=1k-64k", "--verify=crc32c", "--do_verify=1",
             "--verify_fatal=1", "--ioengine=psync", "--fsync=32", f"--randseed={number + 1}",
             "--fallocate=none",

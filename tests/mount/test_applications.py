@@ -207,7 +207,8 @@ def test_fio_verifies_four_writers(mount_at: Mounter, remote: Path) -> None:
     require("fio")
     mount = mount_at(remote)
     output = run(
-        "fio", "--name=verify", "--verify_state_save=0", f"--directory={mount.path}", "--numjobs=4", "--size=12M",
+        "fio", "--name=verify", "--verify_state_save=0",
+        f"--directory={mount.path}", "--numjobs=4", "--size=12M",
         "--rw=randwrite", "--bsrange=1k-64k", "--verify=crc32c", "--do_verify=1",
         "--verify_fatal=1", "--ioengine=psync", "--fsync=64", "--group_reporting",
         "--randseed=7", "--fallocate=none",
