@@ -11,8 +11,9 @@ from typing import Final, Protocol
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.wire import Buffer
 
-HIGH_WATER: Final = 4 * 1024 * 1024
-"""Bytes waiting in a channel above which the receiver's pause_writing is called."""
+HIGH_WATER: Final = 1024 * 1024
+"""Bytes waiting in a channel above which the receiver's pause_writing is called: what waits here
+can't be overtaken by a small request any more."""
 
 _MAX_VERSION_PACKET: Final = 256 * 1024  # the limit OpenSSH's sftp has for any packet
 _VERSION_TYPE: Final = 2  # SSH_FXP_VERSION, draft-ietf-secsh-filexfer-02 §4
