@@ -14,10 +14,11 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
+from netfs.client.inflight import InFlight, InFlightRequest
 from netfs.client.stats import RequestCounters, slot
 from netfs.fuse import handshake, requests
 from netfs.fuse.abi import Opcode
@@ -56,52 +57,6 @@ class End(enum.Enum):
 
     UNMOUNTED = "unmounted"
     ABORTED = "aborted"
-
-
-class InFlightRequest(NamedTuple):
-    """What ``netfs ps`` shows of a request that waits."""
-
-    unique: int
-    opcode: str
-    nodeid: int
-    pid: int
-    since: float  # on the dispatcher's clock
-    interrupted: bool
-
-
-class _InFlight:
-    """A request that waits for its operation."""
-
-    __slots__ = (
-        "answered",
-        "cancelled",
-        "coroutine",
-        "interrupted",
-        "nodeid",
-        "nodeids",
-        "opcode",
-        "pid",
-        "quit_at",
-        "since",
-        "task",
-        "unique",
-    )
-
-    def __init__(
-        self, header: requests.Header, coroutine: Coroutine[Any, Any, Reply], since: float
-    ) -> None:
-        self.unique = header.unique
-        self.opcode = header.opcode
-        self.nodeid = header.nodeid
-        self.nodeids: tuple[int, ...] = (header.nodeid,)
-        self.pid = header.pid
-        self.coroutine = coroutine
-        self.since = since
-        self.task: asyncio.Task[None] | None = None  # None: it has not begun
-        self.answered = False
-        self.cancelled = False
-        self.interrupted = False  # the kernel sent an INTERRUPT
-        self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
 
 
 async def shake_hands(
@@ -178,10 +133,10 @@ class Dispatcher:
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
         self._counters = RequestCounters()
-        self._in_flight: dict[int, _InFlight] = {}
-        self._tasks: dict[asyncio.Task[None], _InFlight] = {}
-        self._queue: deque[_InFlight] = deque()
-        self._watched: dict[int, _InFlight] = {}
+        self._in_flight: dict[int, InFlight] = {}
+        self._tasks: dict[asyncio.Task[None], InFlight] = {}
+        self._queue: deque[InFlight] = deque()
+        self._watched: dict[int, InFlight] = {}
         self._leaving: dict[int, float] = {}  # pid -> until when it is remembered
         self._parked: dict[int, tuple[int, float]] = {}  # target -> (unique, expiry)
         self._recheck: asyncio.TimerHandle | None = None
@@ -356,7 +311,7 @@ class Dispatcher:
         request: requests.Request,
         coroutine: Coroutine[Any, Any, Reply],
     ) -> None:
-        one = _InFlight(header, coroutine, self._clock())
+        one = InFlight(header, coroutine, self._clock())
         if isinstance(request, requests.Rename) and request.new_parent != header.nodeid:
             one.nodeids = (header.nodeid, request.new_parent)
         self._in_flight[header.unique] = one
@@ -377,7 +332,7 @@ class Dispatcher:
             if parked is not None:
                 self._watch(one)
 
-    def _start(self, one: _InFlight) -> None:
+    def _start(self, one: InFlight) -> None:
         assert self._loop is not None
         task = self._loop.create_task(self._operate(one))
         one.task = task
@@ -393,13 +348,13 @@ class Dispatcher:
         while self._queue and len(self._tasks) < self._max_tasks:
             self._start(self._queue.popleft())
 
-    def _drop(self, one: _InFlight, number: int) -> None:
+    def _drop(self, one: InFlight, number: int) -> None:
         """Answer a request whose operation has not begun."""
         self._queue.remove(one)
         one.coroutine.close()
         self._answer_error(one, number)
 
-    async def _operate(self, one: _InFlight) -> None:
+    async def _operate(self, one: InFlight) -> None:
         try:
             reply = await one.coroutine
         except asyncio.CancelledError:
@@ -424,13 +379,13 @@ class Dispatcher:
             if not self._device.reply(one.unique, reply):
                 self._counters.gone += 1
 
-    def _answer_error(self, one: _InFlight, number: int) -> None:
+    def _answer_error(self, one: InFlight, number: int) -> None:
         if one.answered:
             return
         self._finish(one)
         self._reply_error(one.unique, one.opcode, number)
 
-    def _finish(self, one: _InFlight) -> None:
+    def _finish(self, one: InFlight) -> None:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
         one.answered = True
         del self._in_flight[one.unique]
@@ -458,13 +413,13 @@ class Dispatcher:
             self._parked[target] = (unique, self._clock() + PARK_S)
             self._set_recheck()
 
-    def _watch(self, one: _InFlight) -> None:
+    def _watch(self, one: InFlight) -> None:
         one.interrupted = True
         self._watched[one.unique] = one
         self._look(one)
         self._set_recheck()
 
-    def _look(self, one: _InFlight) -> None:
+    def _look(self, one: InFlight) -> None:
         """Decide about an interrupted request by the signals its caller has pending."""
         now = self._clock()
         if one.cancelled:
@@ -485,7 +440,7 @@ class Dispatcher:
         if now >= one.quit_at:
             self._cancel(one)
 
-    def _is_leaving(self, one: _InFlight) -> bool:
+    def _is_leaving(self, one: InFlight) -> bool:
         """Whether a FLUSH is the last close of a caller that no signal reaches any more."""
         now = self._clock()
         self._leaving = {pid: until for pid, until in self._leaving.items() if now < until}
@@ -493,7 +448,7 @@ class Dispatcher:
             return False
         return self._is_exiting(one.pid)
 
-    def _cancel(self, one: _InFlight) -> None:
+    def _cancel(self, one: InFlight) -> None:
         one.cancelled = True
         if one.pid:
             self._leaving[one.pid] = self._clock() + interrupts.LEAVING_S

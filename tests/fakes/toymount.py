@@ -1,6 +1,7 @@
 """The toy filesystem mounted by a process of its own: ``python -m tests.fakes.toymount DIR``.
 
-It prints ``ready``, and the operation's name whenever one hangs.
+It prints ``ready``, and the operation's name and caller whenever one hangs.  Each line of its
+standard input names an entry of the root to be invalidated; ``--careless`` does so at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from netfs.client import mount
 from netfs.client.config import MountConfig
 from netfs.client.device import Device
 from netfs.client.dispatcher import Dispatcher, End, shake_hands
+from netfs.client.notifier import Notifier
 from netfs.client.operations.refused import REFUSED
 from netfs.fuse import abi, requests
 from netfs.fuse.replies import Reply
@@ -32,7 +34,7 @@ class TellingToyFs(toyfs.ToyFs):
         return await super().hang(what, request)
 
 
-async def serve(mountpoint: str, *, direct_io: bool, valid_s: float, config: MountConfig) -> None:
+async def serve(config: MountConfig, *, direct_io: bool, valid_s: float, careless: bool) -> None:
     fs = TellingToyFs(valid_s=valid_s, open_flags=abi.FOPEN_DIRECT_IO if direct_io else 0)
     for name in (b"file", b"hangfile", b"hanglookup"):
         fs.add(name, 0o100644).data += b"hello\n"
@@ -40,6 +42,10 @@ async def serve(mountpoint: str, *, direct_io: bool, valid_s: float, config: Mou
     mounted = mount.mount(config, "toy:/")
     device = Device(mounted.fd)
     capabilities = await shake_hands(device)
+    busy: dict[int, int] = {}
+    notifier = Notifier(device.notify, capabilities, busy={} if careless else busy)
+    notifier.start()
+    asyncio.get_running_loop().add_reader(0, lambda: invalidate(notifier))
     dispatcher = Dispatcher(
         device,
         fs,
@@ -48,20 +54,35 @@ async def serve(mountpoint: str, *, direct_io: bool, valid_s: float, config: Mou
         minor=capabilities.minor,
         clock=time.monotonic,
         allowed_uids=mount.allowed_uids(config),
+        busy=busy,
     )
     print("ready", flush=True)
     end = await dispatcher.run()
     await dispatcher.close(1)
+    await asyncio.to_thread(notifier.stop, 1)
     device.close()
     print(end.value, flush=True)
     if end is End.ABORTED:
         mount.unmount(mounted, lazy=True)
 
 
+def invalidate(notifier: Notifier) -> None:
+    text = os.read(0, 4096)
+    if not text:
+        asyncio.get_running_loop().remove_reader(0)
+    for name in text.split():
+        notifier.invalidate_entry(abi.ROOT_ID, name)
+
+
 @dataclass
 class ToyMount:
     path: Path
     process: subprocess.Popen[str]
+
+    def invalidate(self, name: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
 
     def wait_for(self, line: str) -> None:
         """Return when the daemon has said *line*; the test's own time-out bounds it."""
@@ -74,6 +95,7 @@ class ToyMount:
 def mounted(path: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[ToyMount]:
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "tests.fakes.toymount", str(path), *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -93,6 +115,7 @@ def main() -> None:
     parser.add_argument("mountpoint")
     parser.add_argument("--direct-io", action="store_true")
     parser.add_argument("--valid", type=float, default=0.0)
+    parser.add_argument("--careless", action="store_true")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--flag", action="append", default=[])
     parser.add_argument("--fsname")
@@ -106,10 +129,10 @@ def main() -> None:
     try:
         asyncio.run(
             serve(
-                config.mountpoint,
+                config,
                 direct_io=arguments.direct_io,
                 valid_s=arguments.valid,
-                config=config,
+                careless=arguments.careless,
             )
         )
     except mount.MountError as error:
