@@ -32,7 +32,7 @@ MIB: Final = 1 << 20
 SIZE: Final = 256 * MIB
 BLOCK: Final = 255 * 1024  # what both servers grant
 LSTATS: Final = 30_000
-ROUNDS: Final = 3
+ROUNDS: Final = 4
 IDLE: Final = 200
 IDLE_LIMIT: Final = 300 * MIB
 MARKS: Final = {"read": 0.7, "write": 0.7, "lstat": 0.5}
@@ -129,15 +129,21 @@ async def _latency(requester: Requester, directory: Path) -> float:
 
 
 async def measure(config_file: Path, host: str, port: int, base: Path) -> dict[str, float]:
-    """Medians: MiB/s, LSTATs per second, microseconds."""
-    found: dict[str, list[float]] = {"read": [], "write": [], "lstat": [], "latency": []}
+    """MiB/s, LSTATs per second, microseconds."""
     async with conversation(config_file, host, port) as requester:
-        for _ in range(ROUNDS):
-            found["write"].append(await _write(requester, base / "big"))
-            found["read"].append(await _read(requester, base / "big"))
-            found["lstat"].append(await _lstat(requester, base / "many"))
-            found["latency"].append(await _latency(requester, base / "many"))
-    return {name: median(values) for name, values in found.items()}
+        return {
+            "write": await _write(requester, base / "big"),
+            "read": await _read(requester, base / "big"),
+            "lstat": await _lstat(requester, base / "many"),
+            "latency": await _latency(requester, base / "many"),
+        }
+
+
+def best(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The best of each: what else the machine does can only make it worse."""
+    return {
+        name: (min if name == "latency" else max)(one[name] for one in rounds) for name in rounds[0]
+    }
 
 
 async def idle_memory(served: Served) -> int:
@@ -162,8 +168,15 @@ def main() -> int:
         served = stack.enter_context(
             serving(directory / "serve", root, f"--max-sessions-per-key={IDLE + 8}")
         )
-        theirs = asyncio.run(measure(sshd.client_config, "127.0.0.1", sshd.port, root))
-        ours = asyncio.run(measure(served.client_config, served.host, served.port, Path("/")))
+        theirs_all, ours_all = [], []
+        for _ in range(ROUNDS):  # in turns, so that a busy machine is so for both
+            theirs_all.append(
+                asyncio.run(measure(sshd.client_config, "127.0.0.1", sshd.port, root))
+            )
+            ours_all.append(
+                asyncio.run(measure(served.client_config, served.host, served.port, Path("/")))
+            )
+        theirs, ours = best(theirs_all), best(ours_all)
         idle = 0
         if "--no-idle" not in sys.argv:
             idle = asyncio.run(idle_memory(served))
