@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from netfs import systemd
-from netfs.supervisor import control, deaths, mounts, watchdog
+from netfs.supervisor import deaths, mounts, watchdog
+from netfs.supervisor.desk import Desk
 from netfs.supervisor.fusectl import Control
 from netfs.supervisor.watchdog import Verdict
 from netfs.supervisor.worker import Message, Run, Worker
@@ -28,8 +29,6 @@ from netfs.supervisor.worker import Message, Run, Worker
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
-_ANSWER_S: Final = 0.35
-"""How long the worker may take for an answer; then the supervisor answers alone (within 0.5 s)."""
 _DUMP_S: Final = 2.0
 """Between SIGABRT (stack dump) and SIGKILL."""
 _KEPT_LINES: Final = 40
@@ -53,11 +52,10 @@ class Settings:
     stop_within_s: float  # how long the worker may take to write everything back
     version: str
 
-
-@dataclass(slots=True)
-class _Question:
-    client: control.Client
-    deadline: float
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return self.mountpoint or self.source
 
 
 class Supervisor:
@@ -68,8 +66,14 @@ class Supervisor:
         self._run = run
         self._on_ready = on_ready
         self._selector = selectors.DefaultSelector()
-        self._listener = control.Listener(settings.socket_path)
-        self._selector.register(self._listener.sock, selectors.EVENT_READ, self._on_listener)
+        self._desk = Desk(
+            settings.socket_path,
+            self._selector,
+            act=self._act,
+            ask=self._ask_worker,
+            status=self.status,
+            patience_s={"flush": settings.stop_within_s},
+        )
         self._worker: Worker | None = None
         self._generation = 0
         self._was_ready = False
@@ -91,8 +95,6 @@ class Supervisor:
         self._last_tick = time.monotonic()
         self._started = time.time()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._questions: dict[int, _Question] = {}
-        self._question_number = 0
         self._remounts = 0
 
     # --- life -----------------------------------------------------------------------------
@@ -130,14 +132,14 @@ class Supervisor:
             self._worker.signal(signal.SIGKILL)
             self._worker.close()
         self._unmount()
-        self._listener.close()
+        self._desk.close()
         self._selector.close()
 
     def _timeout(self) -> float:
         now = time.monotonic()
         moments = [self._last_tick + _TICK_S]
         moments += [at for at in (self._restart_at, self._kill_at) if at is not None]
-        moments += [question.deadline for question in self._questions.values()]
+        moments += self._desk.deadlines()
         return max(0.0, min(moments) - now)
 
     def _start(self) -> None:
@@ -154,9 +156,7 @@ class Supervisor:
 
     def _run_child(self, channel: socket.socket, generation: int, dump_fd: int) -> int:
         """In the child: what belongs to the supervisor is closed first."""
-        self._listener.sock.close()
-        for client in self._listener.clients.values():
-            client.sock.close()
+        self._desk.abandon()
         self._selector.close()
         if self._fusectl is not None:
             self._fusectl.close()
@@ -232,7 +232,7 @@ class Supervisor:
                     systemd.notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=mounted")
                 else:
                     self._remounts += 1
-                    log.warning("%s: mounted again", self._settings.mountpoint)
+                    log.warning("%s: mounted again", self._settings.name)
             case "beat":
                 if self._kill_at is not None and self._stopping:
                     self._extend(int(self._beat.get("dirty", 0)), int(message.get("dirty", 0)))
@@ -243,12 +243,10 @@ class Supervisor:
             case "log":
                 self._lines.append(str(message.get("line")))
             case "answer":
-                question = self._questions.pop(message.get("number", -1), None)
                 body = message.get("body") or {}
                 if "beat" in body:  # newer than the last one
                     self._beat, self._last_beat = body["beat"], time.monotonic()
-                if question is not None:
-                    self._reply(question.client, body)
+                self._desk.answer(message.get("number"), body)
 
     def _extend(self, before: int, now: int) -> None:
         """A worker that is told to stop may go on for as long as data reaches the server."""
@@ -304,14 +302,14 @@ class Supervisor:
         if self._stopping:
             self._finish(EXIT_INTERRUPTED if code == EXIT_INTERRUPTED else max(0, code))
         elif code == 0 and not remains and not self._aborted:
-            log.info("%s: unmounted", self._settings.mountpoint)
+            log.info("%s: unmounted", self._settings.name)
             self._finish(0)
         elif code == EXIT_LINK_LOST:
             self._finish(code)
         elif not self._settings.remount:
             log.error(
                 "%s: the worker ended (%s); not mounted again (noremount)",
-                self._settings.mountpoint,
+                self._settings.name,
                 message or _name(code),
             )
             self._finish(EXIT_GAVE_UP)
@@ -328,16 +326,16 @@ class Supervisor:
             self._halted = message
             log.error(
                 "%s: %s; not trying again: see to it, then 'netfs reconnect %s'",
-                self._settings.mountpoint,
+                self._settings.name,
                 message,
-                self._settings.mountpoint,
+                self._settings.name,
             )
             return
         delay = deaths.backoff(self._attempts, random.random())
         log.log(
             logging.WARNING if self._attempts == 0 else logging.INFO,
             "%s: %s; trying again in %.0f s",
-            self._settings.mountpoint,
+            self._settings.name,
             message,
             delay,
         )
@@ -345,11 +343,11 @@ class Supervisor:
         self._restart_at = time.monotonic() + delay
 
     def _on_death(self, how: str) -> None:
-        log.error("%s: the worker died: %s", self._settings.mountpoint, how)
+        log.error("%s: the worker died: %s", self._settings.name, how)
         if self._deaths.add(time.monotonic()):
             log.critical(
                 "%s: the worker died %d times in a minute; giving up. Its last lines:\n%s",
-                self._settings.mountpoint,
+                self._settings.name,
                 deaths.MOST,
                 "\n".join(self._lines),
             )
@@ -376,10 +374,7 @@ class Supervisor:
 
     def _on_time(self) -> None:
         now = time.monotonic()
-        for number, question in list(self._questions.items()):
-            if now >= question.deadline:
-                del self._questions[number]
-                self._reply(question.client, {})
+        self._desk.on_time(now)
         if self._restart_at is not None and now >= self._restart_at:
             self._start()
         if self._kill_at is not None and now >= self._kill_at:
@@ -387,7 +382,7 @@ class Supervisor:
             if self._worker is not None:
                 if self._fusectl is not None:
                     self._fusectl.abort()
-                log.error("%s: the worker does not end; killed", self._settings.mountpoint)
+                log.error("%s: the worker does not end; killed", self._settings.name)
                 self._worker.signal(signal.SIGKILL)
         if now - self._last_tick >= _TICK_S:
             if now - self._last_tick > 5 * _TICK_S:
@@ -398,9 +393,6 @@ class Supervisor:
             systemd.notify("WATCHDOG=1")
             self._watch(now)
             self._reap()  # as PID 1 also of those that ended before the signal was watched
-            for client in list(self._listener.clients.values()):
-                if now - client.since > 10:
-                    self._drop(client)
 
     def _watch(self, now: float) -> None:
         worker = self._worker
@@ -422,7 +414,7 @@ class Supervisor:
             case Verdict.LINK_LOST:
                 log.error(
                     "%s: the link is down for %.0f s and callers wait: aborting the mount",
-                    self._settings.mountpoint,
+                    self._settings.name,
                     now - (sample.down_since or now),
                 )
                 self._abort()
@@ -430,7 +422,7 @@ class Supervisor:
                 log.error(
                     "%s: the worker has not turned for %.0f s and callers wait: "
                     "aborting the mount, ending the worker",
-                    self._settings.mountpoint,
+                    self._settings.name,
                     now - self._last_beat,
                 )
                 self._abort()
@@ -462,63 +454,27 @@ class Supervisor:
 
     # --- answering ------------------------------------------------------------------------
 
-    def _on_listener(self) -> None:
-        client = self._listener.accept(time.monotonic())
-        if client is not None:
-            self._selector.register(
-                client.sock, selectors.EVENT_READ, lambda: self._on_client(client)
-            )
+    def _ask_worker(self, number: int, question: str) -> bool:
+        return self._worker is not None and self._worker.ask(number, question)
 
-    def _on_client(self, client: control.Client) -> None:
-        try:
-            request = client.receive()
-        except OSError:
-            self._drop(client)
-            return
-        if request is None:
-            return
-        question = str(request.get("ask"))
+    def _act(self, question: str) -> Message | None:
+        """What the supervisor does itself; None: the worker is to be asked."""
         match question:
-            case "status" | "ps" | "flush" | "reconnect":
-                if question == "reconnect" and self._worker is None and self._halted is not None:
-                    self._halted = None
-                    self._start()
-                    self._reply(client, {"done": True})
-                    return
-                self._question_number += 1
-                number = self._question_number
-                patience = self._settings.stop_within_s if question == "flush" else _ANSWER_S
-                self._questions[number] = _Question(client, time.monotonic() + patience)
-                client.since += patience
-                if self._worker is None or not self._worker.ask(number, question):
-                    del self._questions[number]
-                    self._reply(client, {})
+            case "status" | "ps" | "flush":
+                return None
+            case "reconnect":
+                if self._worker is not None or self._halted is None:
+                    return None
+                self._halted = None
+                self._start()
+                return {"done": True}
             case "abort":
-                done = self._worker is not None and self._abort()
-                self._reply(client, {"done": done})
+                return {"done": self._worker is not None and self._abort()}
             case "stop":
-                self._reply(client, {"done": True})
                 self._stop("asked to")
+                return {"done": True}
             case _:
-                self._reply(client, {"error": f"unknown question {question!r}"})
-
-    def _reply(self, client: control.Client, body: Message) -> None:
-        """Answer with the worker's *body* ({}: it has not answered) and what is known here."""
-        if client.sock.fileno() < 0:
-            return  # it has not waited
-        if client.answer({"supervisor": self.status(), "answered": bool(body), **body}):
-            self._drop(client)
-        else:
-            self._selector.modify(
-                client.sock,
-                selectors.EVENT_WRITE,
-                lambda: self._drop(client) if client.send_rest() else None,
-            )
-
-    def _drop(self, client: control.Client) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.sock)
-        self._listener.drop(client)
+                return {"error": f"unknown question {question!r}"}
 
     def status(self) -> dict[str, Any]:
         """What the supervisor knows by itself."""
