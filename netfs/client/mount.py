@@ -7,37 +7,42 @@ blocks; the event loop must not serve the mount in question meanwhile.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import enum
 import errno
 import os
 import re
 import select
-import shutil
 import signal
-import socket
 import stat
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from netfs.client import mountinfo
+from netfs.client import fusermount, mountinfo
 from netfs.client.config import MountConfig
+from netfs.client.mounterrors import DEVICE, MountError, MountErrorKind
 from netfs.client.mountinfo import MountEntry
 
-DEVICE: Final = "/dev/fuse"
+__all__ = [
+    "Method",
+    "MountError",
+    "MountErrorKind",
+    "Mounted",
+    "allowed_uids",
+    "check_mountpoint",
+    "mount",
+    "raise_read_ahead",
+    "unmount",
+    "unmount_at",
+]
 
 READ_AHEAD_KIB: Final = 4096
 """Kernel read-ahead where it may be raised: 17 times the sequential throughput at 10 ms."""
 
 LOOK_S: Final = 2.0
 """How long a child may take to look at a path that lies on a network file system."""
-
-HELPER_S: Final = 30.0
-"""How long fusermount3 may take."""
 
 _OURS: Final = frozenset({"fuse.netfs", "fuse.sshfs"})
 """Whose dead mounts are replaced."""
@@ -68,35 +73,8 @@ MS_FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
 }
 """Words for flags of mount(2): (bit, set or cleared).  Source: linux/mount.h."""
 
-_HELPER_FLAGS: Final = frozenset(
-    {"ro", "rw", "noexec", "exec", "sync", "async", "dirsync", "noatime", "atime"}
-    | {"nosuid", "nodev"}
-)
-"""Words that every fusermount3 takes; suid and dev it drops for users anyway."""
-
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
-
-
-class MountErrorKind(enum.Enum):
-    """What is wrong, for the exit code."""
-
-    MISSING = "the mountpoint does not exist"
-    NOT_A_DIRECTORY = "the mountpoint is not a directory"
-    NOT_PERMITTED = "the user may not mount there"
-    IN_USE = "something else is mounted there, or it hangs"
-    NO_DEVICE = "/dev/fuse can't be used"
-    NO_HELPER = "fusermount3 is missing"
-    REFUSED = "the kernel or fusermount3 refuses for another reason"
-
-
-class MountError(Exception):
-    """One line for the user, with the cause and the way out."""
-
-    def __init__(self, kind: MountErrorKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
 
 
 class Method(enum.Enum):
@@ -135,7 +113,7 @@ def mount(config: MountConfig, source: str) -> Mounted:
         fd = _mount_directly(config, fsname)
         method = Method.KERNEL
     else:
-        fd = _mount_by_helper(config, fsname)
+        fd = fusermount.mount(config, fsname)
         method = Method.HELPER
     entry = mountinfo.topmost(mountinfo.read(), config.mountpoint)
     connection = entry.connection if entry is not None and entry.is_fuse else None
@@ -174,16 +152,11 @@ def unmount_at(mountpoint: str, *, lazy: bool = False) -> bool:
             MountErrorKind.NOT_PERMITTED if number == errno.EPERM else MountErrorKind.REFUSED,
             f"can't unmount {mountpoint}: {os.strerror(number)}",
         )
-    helper = _find_helper()
-    command = [helper, "-u", *(["-z"] if lazy else []), "--", mountpoint]
-    result = _run_helper(command)
-    if result.returncode == 0:
+    message = fusermount.unmount(mountpoint, lazy=lazy)
+    if message is None or mountinfo.topmost(mountinfo.read(), mountpoint) is None:
         return True
-    message = _last_line(result.stderr)
     if "busy" in message:
         return False
-    if mountinfo.topmost(mountinfo.read(), mountpoint) is None:
-        return True
     raise MountError(MountErrorKind.REFUSED, f"can't unmount {mountpoint}: {message}")
 
 
@@ -333,22 +306,6 @@ def mount_flags(config: MountConfig) -> int:
     return flags
 
 
-def kernel_options(config: MountConfig) -> list[str]:
-    """The options that the kernel itself knows, beside fd, rootmode, user_id and group_id.
-
-    The kernel has no allow_root: it is allow_other, and the dispatcher lets only root and the
-    mounting user in (``allowed_uids``).
-    """
-    options = []
-    if config.default_permissions:
-        options.append("default_permissions")
-    if config.allow_other or config.allow_root:
-        options.append("allow_other")
-    if config.max_read is not None:
-        options.append(f"max_read={config.max_read}")
-    return options
-
-
 def allowed_uids(config: MountConfig) -> frozenset[int] | None:
     """Whose requests the dispatcher answers; None: the kernel alone decides."""
     if config.allow_root and not config.allow_other:
@@ -364,7 +321,7 @@ def _mount_directly(config: MountConfig, fsname: str) -> int:
             f"rootmode={stat.S_IFDIR:o}",
             f"user_id={os.getuid()}",
             f"group_id={os.getgid()}",
-            *kernel_options(config),
+            *fusermount.kernel_options(config),
         ]
         number = _mount2(
             fsname, config.mountpoint, f"fuse.{config.subtype}", mount_flags(config), options
@@ -431,123 +388,3 @@ def _umount2(target: str, flags: int) -> int:
     call = _libc().umount2
     call.argtypes = (ctypes.c_char_p, ctypes.c_int)
     return ctypes.get_errno() if call(os.fsencode(target), flags) else 0
-
-
-# fusermount3
-
-
-def helper_options(config: MountConfig, fsname: str) -> str:
-    """The option string for fusermount3; a backslash takes its commas' meaning."""
-    words = [
-        f"fsname={_escape(fsname)}",
-        f"subtype={_escape(config.subtype)}",
-        *[word for word in config.flags if word not in ("suid", "dev")],
-        *kernel_options(config),
-    ]
-    if config.read_only and "ro" not in words:
-        words.append("ro")
-    return ",".join(words)
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(",", "\\,")
-
-
-def _find_helper() -> str:
-    for name in ("fusermount3", "fusermount"):
-        path = shutil.which(name) or shutil.which(name, path="/usr/bin:/bin:/usr/local/bin")
-        if path is not None:
-            return path
-    raise MountError(
-        MountErrorKind.NO_HELPER,
-        "fusermount3 is missing, and only root mounts without it: install the package 'fuse3'",
-    )
-
-
-def _mount_by_helper(config: MountConfig, fsname: str) -> int:
-    unknown = [word for word in config.flags if word not in _HELPER_FLAGS | {"suid", "dev"}]
-    if unknown:
-        raise MountError(MountErrorKind.REFUSED, f"only root can mount with {', '.join(unknown)}")
-    helper = _find_helper()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours, theirs:
-        child = subprocess.Popen(
-            [helper, "-o", helper_options(config, fsname), "--", config.mountpoint],
-            env=_helper_environment() | {"_FUSE_COMMFD": str(theirs.fileno())},
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        theirs.close()
-        ours.settimeout(HELPER_S)
-        try:
-            fd = _receive_fd(ours)
-            _, errors = child.communicate(timeout=HELPER_S)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            child.kill()
-            raise MountError(
-                MountErrorKind.REFUSED, f"{helper} does not return within {HELPER_S:.0f} s"
-            ) from None
-    if fd is None:
-        raise _helper_error(_last_line(errors), config.mountpoint)
-    return fd
-
-
-def _receive_fd(channel: socket.socket) -> int | None:
-    """The descriptor that the helper sends, close-on-exec; None if it sends none."""
-    # socket.recv_fds() drops the flag and would hand out an inheritable descriptor.
-    _, ancillary, _, _ = channel.recvmsg(
-        1, socket.CMSG_SPACE(array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-    )
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds = array.array("i")
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-            return fds[0]
-    return None
-
-
-def _helper_error(message: str, mountpoint: str) -> MountError:
-    """Its message in our words where the cause is known."""
-    if "user_allow_other" in message:
-        return MountError(
-            MountErrorKind.NOT_PERMITTED,
-            "allow_other and allow_root need the line 'user_allow_other' in /etc/fuse.conf",
-        )
-    if DEVICE in message:
-        return MountError(
-            MountErrorKind.NO_DEVICE,
-            f"{message}; load the kernel module 'fuse' and give this user access to {DEVICE}",
-        )
-    if "no write access" in message or "not owned" in message or "ermission denied" in message:
-        return MountError(
-            MountErrorKind.NOT_PERMITTED,
-            f"can't mount on {mountpoint}: it must be writable and owned by the user ({message})",
-        )
-    return MountError(MountErrorKind.REFUSED, f"can't mount on {mountpoint}: {message}")
-
-
-def _helper_environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
-
-
-def _run_helper(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            command,
-            env=_helper_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=HELPER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise MountError(
-            MountErrorKind.REFUSED, f"{command[0]} does not return within {HELPER_S:.0f} s"
-        ) from None
-
-
-def _last_line(output: bytes) -> str:
-    lines = output.decode(errors="replace").strip().splitlines()
-    return re.sub(r"^[\w./-]*fusermount3?: ", "", lines[-1]) if lines else "it gives no reason"

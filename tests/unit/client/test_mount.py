@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netfs.client import mount, mountinfo
+from netfs.client import fusermount, mount, mountinfo
 from netfs.client.config import MountConfig
 from netfs.client.mount import Method, MountError, MountErrorKind
 
@@ -84,16 +84,20 @@ def test_an_unknown_flag_is_refused() -> None:
 
 
 def test_options_of_the_kernel() -> None:
-    assert mount.kernel_options(MountConfig(mountpoint="/m")) == []
+    assert fusermount.kernel_options(MountConfig(mountpoint="/m")) == []
     config = MountConfig(
         mountpoint="/m", allow_other=True, default_permissions=True, max_read=65536
     )
-    assert mount.kernel_options(config) == ["default_permissions", "allow_other", "max_read=65536"]
+    assert fusermount.kernel_options(config) == [
+        "default_permissions",
+        "allow_other",
+        "max_read=65536",
+    ]
 
 
 def test_allow_root_is_allow_other_for_two_users() -> None:
     config = MountConfig(mountpoint="/m", allow_root=True)
-    assert mount.kernel_options(config) == ["allow_other"]
+    assert fusermount.kernel_options(config) == ["allow_other"]
     assert mount.allowed_uids(config) == {0, os.getuid()}
     assert mount.allowed_uids(MountConfig(mountpoint="/m", allow_other=True)) is None
     assert mount.allowed_uids(MountConfig(mountpoint="/m")) is None
@@ -101,7 +105,7 @@ def test_allow_root_is_allow_other_for_two_users() -> None:
 
 def test_options_of_fusermount_are_escaped() -> None:
     config = MountConfig(mountpoint="/m", read_only=True, flags=("noexec", "suid", "dev"))
-    assert mount.helper_options(config, "u@h:/a,b\\c") == (
+    assert fusermount.helper_options(config, "u@h:/a,b\\c") == (
         "fsname=u@h:/a\\,b\\\\c,subtype=netfs,noexec,ro"
     )
 
@@ -122,7 +126,7 @@ def test_options_of_fusermount_are_escaped() -> None:
 def test_messages_of_fusermount_are_understood(
     message: str, kind: MountErrorKind, text: str
 ) -> None:
-    error = mount._helper_error(message, "/m")
+    error = fusermount._helper_error(message, "/m")
     assert error.kind is kind
     with pytest.raises(MountError, match=text):
         raise error
@@ -146,9 +150,9 @@ def test_a_file_is_no_mountpoint(tmp_path: Path) -> None:
 
 
 def test_without_fusermount_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mount.shutil, "which", lambda *a, **k: None)
+    monkeypatch.setattr(fusermount.shutil, "which", lambda *a, **k: None)
     with pytest.raises(MountError, match="fuse3") as caught:
-        mount._find_helper()
+        fusermount._find_helper()
     assert caught.value.kind is MountErrorKind.NO_HELPER
 
 
@@ -180,9 +184,9 @@ def test_the_helpers_descriptor_is_close_on_exec(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, open(tmp_path / "f", "w") as file:
         socket.send_fds(theirs, [b"x"], [file.fileno()])
-        fd = mount._receive_fd(ours)
+        fd = fusermount._receive_fd(ours)
         assert fd is not None
         assert not os.get_inheritable(fd)
         os.close(fd)
         theirs.close()
-        assert mount._receive_fd(ours) is None
+        assert fusermount._receive_fd(ours) is None
