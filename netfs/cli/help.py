@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
+from importlib import metadata
 from typing import Final
 
 from netfs import __version__
@@ -44,7 +46,12 @@ LETTERS: Final = {
 
 def versions() -> str:
     """What ``netfs -V`` prints."""
-    return f"netfs {__version__}"
+    try:
+        ssh = f"asyncssh {metadata.version('asyncssh')}"
+    except metadata.PackageNotFoundError:
+        ssh = "asyncssh missing"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"netfs {__version__} ({ssh}, Python {python})"
 
 
 def help_text() -> str:

@@ -242,7 +242,10 @@ class Daemon:
         if self._password is not None:
             prompter = PasswordPrompter(self._password, prompter)
         if self._is_first and (words := unsupported_keywords(config)):
-            log.warning("not supported and ignored: %s", ", ".join(words))
+            log.warning(
+                "not supported and ignored: %s (-o ssh_command=ssh hands them to the system's ssh)",
+                ", ".join(words),
+            )
         background = prompter.background()
         session = Session(config, lambda: connect(config, background))
         stack.push_async_callback(self._close, session)

@@ -409,3 +409,15 @@ def test_metrics_are_served_for_prometheus(cli: Cli, remote: Path) -> None:
     assert f'mountpoint="{point}"' in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
+
+
+@pytest.mark.root
+def test_remount_changes_the_kernel_s_flags(cli: Cli, remote: Path) -> None:
+    point = cli.mount(remote)
+    words = cli.words(remote, point)
+    assert cli.run(*words, "-o", "remount,ro").returncode == 0
+    with pytest.raises(OSError, match="Read-only"):
+        (point / "f").write_text("")
+    assert cli.run(*words, "-o", "remount,rw").returncode == 0
+    (point / "f").write_text("again")
+    assert cli.run(cli.server.source(remote), str(remote), "-o", "remount,ro").returncode == 2
