@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -76,23 +77,37 @@ def mount_at(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Mounter]:
     Keywords as :func:`tests.harness.mounts.mounted`; ``server`` for another one. All mounts end
     with the test. NETFS_TEST_PEER=sshfs runs the same tests on sshfs: a check of the tests.
     """
-    peer = os.environ.get("NETFS_TEST_PEER", "netfs")
     with contextlib.ExitStack() as stack:
-        count = 0
+        yield _mounter(stack, sshd, tmp_path)
 
-        def mount(remote: Path, *options: str, server: Sshd | None = None, **more: object) -> Mount:
-            nonlocal count
-            count += 1
-            context = mounted(
-                server or sshd,
-                remote,
-                tmp_path / f"mnt{count}",
-                options=options,
-                **{"peer": peer, **more},  # type: ignore[arg-type]
-            )
-            return stack.enter_context(context)
+
+@pytest.fixture
+def mount_own(need_fuse: None, tmp_path: Path) -> Iterator[Mounter]:
+    """The same on a server started by this test, which sees what the test mounted before."""
+    with contextlib.ExitStack() as stack:
+
+        def mount(remote: Path, *options: str, **more: object) -> Mount:
+            server = stack.enter_context(running_sshd(tmp_path / "sshd"))
+            return _mounter(stack, server, tmp_path)(remote, *options, **more)
 
         yield mount
+
+
+def _mounter(stack: contextlib.ExitStack, sshd: Sshd, tmp_path: Path) -> Mounter:
+    peer = os.environ.get("NETFS_TEST_PEER", "netfs")
+    count = itertools.count(1)
+
+    def mount(remote: Path, *options: str, server: Sshd | None = None, **more: object) -> Mount:
+        context = mounted(
+            server or sshd,
+            remote,
+            tmp_path / f"mnt{next(count)}",
+            options=options,
+            **{"peer": peer, **more},  # type: ignore[arg-type]
+        )
+        return stack.enter_context(context)
+
+    return mount
 
 
 @pytest.fixture

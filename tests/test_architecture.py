@@ -17,7 +17,6 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
     "netfs.sftp": ("netfs.wire", "netfs.sftp"),
     "netfs.sshfast": ("netfs.wire",),
-    "netfs.sshfast": ("netfs.wire",),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (

@@ -20,6 +20,15 @@ CLONE_NEWNS: Final = 0x00020000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
 
+CUT_TABLE: Final = """
+table inet cut {{
+  chain input {{
+    type filter hook input priority 0; policy {policy};
+    {rule}
+  }}
+}}
+"""
+
 
 def enter_private_mounts() -> None:
     """Move this process into a mount namespace of its own: its mounts are seen nowhere else.
@@ -97,16 +106,13 @@ class NetPair:
     def drop(self) -> None:
         """Drop every packet between the two from now on, silently."""
         require("nft")
-        rules = "table inet cut { chain in { type filter hook input priority 0; policy drop; } }\n"
+        rules = CUT_TABLE.format(policy="drop", rule="")
         self.run(self.on_server("nft", "-f", "-"), rules)
 
     def reject(self) -> None:
         """Answer every TCP packet with a reset."""
         require("nft")
-        rules = (
-            "table inet cut { chain in { type filter hook input priority 0; policy accept;\n"
-            "meta l4proto tcp reject with tcp reset\n } }\n"
-        )
+        rules = CUT_TABLE.format(policy="accept", rule="meta l4proto tcp reject with tcp reset")
         self.run(self.on_server("nft", "-f", "-"), rules)
 
     def pass_again(self) -> None:

@@ -53,6 +53,7 @@ class Sshd:
     user: str
     subsystem: str = STOCK_SUBSYSTEM
     extra: Sequence[str] = ()
+    address: str = "127.0.0.1"  # where it listens
     _pid: int | None = None
     _starter: subprocess.Popen[str] | None = None
     _stopped: list[int] = field(default_factory=list)
@@ -138,7 +139,7 @@ class Sshd:
         lines = [
             *self.extra,  # sshd takes the first value of a keyword: a test's own comes first
             f"Port {self.port}",
-            "ListenAddress 127.0.0.1",
+            f"ListenAddress {self.address}",
             f"HostKey {self.host_key}",
             f"PidFile {self.directory}/sshd.pid",
             f"AuthorizedKeysFile {self.authorized_keys}",
