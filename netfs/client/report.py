@@ -122,7 +122,7 @@ class Report:
 
 def _session(found: SessionStatistics) -> Body:
     body = found._asdict()
-    body["now"] = found.now._asdict() if found.now is not None else None
+    body["channels"] = [channel._asdict() for channel in found.channels]
     return body
 
 

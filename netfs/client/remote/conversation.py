@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from netfs.client.config import Config
@@ -11,31 +12,67 @@ from netfs.client.remote.channel import Link
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.link import Signs
-from netfs.client.remote.requester import Disconnected, Links, Requester, new_links
+from netfs.client.remote.requester import Disconnected, Requester, new_links
+
+_log = logging.getLogger(__name__)
+
+
+class Ways:
+    """How the requesters of one link are made: they share the measured way and the clock."""
+
+    def __init__(self, clock: Callable[[], float], *, log_requests: bool) -> None:
+        self.links = new_links()
+        self._clock = clock
+        self._log_requests = log_requests
+
+    def new_requester(self) -> Requester:
+        return Requester(self.links, self._clock, log_requests=self._log_requests)
 
 
 class Conversation:
-    """SFTP over one link.  Made by ``converse``."""
+    """SFTP over one link: a channel for names, and one for what is written if the link has two.
 
-    def __init__(
-        self, link: Link, sftp: SftpFiles, links: Links, clock: Callable[[], float]
-    ) -> None:
+    Made by ``converse``.  When one channel ends the whole has ended.
+    """
+
+    def __init__(self, link: Link, sftp: SftpFiles, config: Config, ways: Ways) -> None:
         self.files = sftp
-        self.links = links
+        self.links = ways.links
         self._link = link
-        self._clock = clock
+        self._config = config
+        self._ways = ways
+        self._requesters = [sftp.requester]
+        self._opening: asyncio.Task[None] | None = None
+        self._grown = asyncio.Event()  # there is another channel to watch
+        if link.max_channels > 1:
+            self._opening = asyncio.get_running_loop().create_task(self._open_data())
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.files!r}>"
+        return f"<Conversation {self._requesters!r}>"
 
     @property
     def is_ended(self) -> bool:
-        return self.files.requester.is_ended
+        return any(requester.is_ended for requester in self._requesters)
+
+    @property
+    def requesters(self) -> tuple[Requester, ...]:
+        """One per channel, that for names first."""
+        return tuple(self._requesters)
 
     def signs(self) -> Signs:
         """See ``link.Live``."""
-        requester = self.files.requester
-        return Signs(requester.heard_at, self._link.acked_at(), requester.oldest_sent_at())
+        heard_at = max(requester.heard_at for requester in self._requesters)
+        return Signs(heard_at, self._link.acked_at(), self.oldest_sent_at())
+
+    def oldest_sent_at(self) -> float | None:
+        """When the request that waits longest left (on the clock)."""
+        times = [requester.oldest_sent_at() for requester in self._requesters]
+        return min((at for at in times if at is not None), default=None)
+
+    def expire(self, before: float, reason: str) -> None:
+        """See ``Requester.expire``."""
+        for requester in self._requesters:
+            requester.expire(before, reason)
 
     async def probe(self) -> None:
         """See ``link.Live``."""
@@ -50,28 +87,62 @@ class Conversation:
             raise ConnectError(ConnectErrorKind.LOST, str(exc)) from exc
 
     async def wait_lost(self) -> Exception | None:
-        """Returns why, when the link or the conversation on it has ended."""
+        """Returns why, when the link or a channel on it has ended."""
         link = asyncio.ensure_future(self._link.wait_lost())
-        conversation = asyncio.ensure_future(self.files.requester.wait_ended())
         try:
-            await asyncio.wait((link, conversation), return_when=asyncio.FIRST_COMPLETED)
-            if link.done():
-                return link.result()
-            return ConnectError(ConnectErrorKind.LOST, conversation.result())
+            while True:
+                self._grown.clear()
+                grown = asyncio.ensure_future(self._grown.wait())
+                channels = [asyncio.ensure_future(r.wait_ended()) for r in self._requesters]
+                try:
+                    await asyncio.wait(
+                        (link, grown, *channels), return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if link.done():
+                        return link.result()
+                    for channel in channels:
+                        if channel.done():
+                            return ConnectError(ConnectErrorKind.LOST, channel.result())
+                finally:
+                    for future in (grown, *channels):
+                        future.cancel()
         finally:
             link.cancel()
-            conversation.cancel()
 
     def abort(self) -> None:
         """Drop it at once: nothing more of what was asked is carried out."""
+        self._stop_opening()
         self._link.abort()
-        self.files.requester.abort("the link was given up")
+        for requester in self._requesters:
+            requester.abort("the link was given up")
 
     async def close(self) -> None:
         """Say goodbye."""
-        self.files.requester.close()
+        self._stop_opening()
+        for requester in self._requesters:
+            requester.close()
         await self._link.close()
-        self.files.requester.abort("closed")
+        for requester in self._requesters:
+            requester.abort("closed")
+
+    def _stop_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+
+    async def _open_data(self) -> None:
+        """Open the second channel; without it everything goes over the first."""
+        requester = self._ways.new_requester()
+        try:
+            async with asyncio.timeout(self._config.ssh.connect_timeout_s):
+                channel = await self._link.open_channel(requester)
+                data = await files.start(requester, channel, self._config.semantics)
+        except (ConnectError, Disconnected, TimeoutError) as exc:
+            _log.info("no second SFTP channel: %s", exc)
+            requester.abort("not used")
+            return
+        self._requesters.append(requester)
+        self.files.data = data
+        self._grown.set()
 
 
 async def converse(link: Link, config: Config, clock: Callable[[], float]) -> Conversation:
@@ -80,8 +151,8 @@ async def converse(link: Link, config: Config, clock: Callable[[], float]) -> Co
     Raises:
         ConnectError
     """
-    links = new_links()
-    requester = Requester(links, clock, log_requests=config.daemon.debug)
+    ways = Ways(clock, log_requests=config.daemon.debug)
+    requester = ways.new_requester()
     try:
         # The system's ssh asks for passwords on the terminal meanwhile; it has its own time-outs.
         async with asyncio.timeout(None if link.may_ask else config.ssh.connect_timeout_s):
@@ -98,4 +169,4 @@ async def converse(link: Link, config: Config, clock: Callable[[], float]) -> Co
     except BaseException:
         link.abort()
         raise
-    return Conversation(link, sftp, links, clock)
+    return Conversation(link, sftp, config, ways)

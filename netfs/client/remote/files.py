@@ -108,6 +108,10 @@ class SftpFiles:
 
     def __init__(self, requester: Requester, version: Version, semantics: SemanticsConfig) -> None:
         self.requester = requester
+        self.data: SftpFiles = self
+        """Where files that are written are opened: another channel of the same link, as soon as
+        there is one.  A server answers one channel's requests one by one: an fsync of much data
+        must not stand in front of somebody's stat."""
         self.extensions = frozenset(version.extensions)
         self.limits = DEFAULT_LIMITS
         self.has_extended_attrs = False

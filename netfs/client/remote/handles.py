@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from netfs.client.remote.api import WRITE
 from netfs.client.remote.files import SftpFiles, SftpHandle
 from netfs.client.remote.opened import OpenedFile, OpenedFiles
 from netfs.client.remote.replay import REOPEN_MASK
@@ -47,13 +48,17 @@ class SessionHandle:
     def __init__(self, file: OpenedFile, pflags: int, files: SftpFiles, sftp: SftpHandle) -> None:
         self.file = file
         self.pflags = pflags
-        self.files = files  # the conversation in which ``sftp`` is valid
+        self.files = files  # the channel on which ``sftp`` is valid
         self.sftp = sftp
         self.broken: int | None = None  # errno of every use from now on
         self.reopening: asyncio.Task[None] | None = None
         self.busy = 0  # requests under way, over reconnects
         self.idle: asyncio.Event | None = None  # set when ``busy`` comes to 0
         self.is_closed = False
+
+    def is_open_in(self, files: SftpFiles) -> bool:
+        """Whether it can be used in the conversation whose names go over *files*."""
+        return self.files is files or self.files is files.data
 
     @property
     def path(self) -> bytes:
@@ -103,7 +108,7 @@ class SessionHandles:
             OSError: it can't be opened again.
             Disconnected
         """
-        while handle.files is not files:
+        while not handle.is_open_in(files):
             if handle.broken is not None:
                 raise OSError(handle.broken, os.strerror(handle.broken), handle.path)
             if handle.is_closed and not handle.busy:
@@ -112,8 +117,31 @@ class SessionHandles:
                 handle.reopening = self._spawn(self._reopen(handle, files))
             # Shielded: others may wait for it, and a cancelled OPEN would have to come again.
             await asyncio.shield(handle.reopening)
-            if files.requester.is_ended:
+            if files.requester.is_ended or files.data.requester.is_ended:
                 raise Disconnected("the link was lost again", sent=False)
+
+    async def lend(
+        self, handle: SessionHandle, channel: SftpFiles, files: SftpFiles | None
+    ) -> tuple[SftpHandle, bool]:
+        """*handle*'s file, open on *channel*; True if it was opened for this and must be closed.
+
+        Raises:
+            OSError: EOPNOTSUPP: the path may no longer lead to that file; copy it by hand.
+            Disconnected
+        """
+        if files is None:
+            raise Disconnected("the link was lost", sent=False)
+        await self.ready(handle, files)
+        if handle.files is channel:
+            return handle.sftp, False
+        sftp = await channel.open(handle.path, handle.pflags & REOPEN_MASK)
+        try:
+            if handle.file.is_removed or not handle.file.fits(await channel.fstat(sftp)):
+                raise OSError(errno.EOPNOTSUPP, "the file has changed", handle.path)
+        except BaseException:
+            channel.requester.dismiss(sftp.handle)
+            raise
+        return sftp, True
 
     def reopen_all(self, files: SftpFiles) -> None:
         """A new conversation has begun: get the files back before others change them."""
@@ -124,6 +152,7 @@ class SessionHandles:
 
     async def _reopen(self, handle: SessionHandle, files: SftpFiles) -> None:
         file = handle.file
+        files = files.data if handle.pflags & WRITE else files
         try:
             if file.is_removed:
                 self._break(handle, errno.ESTALE, "it was removed")
@@ -173,15 +202,15 @@ class SessionHandles:
 
     def refresh(self, handle: SessionHandle, files: SftpFiles | None) -> None:
         """Somebody else changes the open file: learn how it is now, through the handle."""
-        if files is None or handle.files is not files or handle.is_closed:
+        if files is None or not handle.is_open_in(files) or handle.is_closed:
             return
         if handle.file not in self._refreshing:
             self._refreshing.add(handle.file)
-            _ = self._spawn(self._refresh(handle, files))
+            _ = self._spawn(self._refresh(handle))
 
-    async def _refresh(self, handle: SessionHandle, files: SftpFiles) -> None:
+    async def _refresh(self, handle: SessionHandle) -> None:
         try:
-            handle.file.learn(await files.fstat(handle.sftp))
+            handle.file.learn(await handle.files.fstat(handle.sftp))
         except (OSError, Disconnected) as exc:
             _log.debug("fstat of %r: %s", handle.path, exc)  # then the old version stands
         finally:

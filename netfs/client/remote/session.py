@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from netfs.client.config import Config
 from netfs.client.remote import renaming
-from netfs.client.remote.api import APPEND, CREAT, EXCL, TRUNC, DirEntry, RemoteHandle
+from netfs.client.remote.api import APPEND, CREAT, EXCL, TRUNC, WRITE, DirEntry, RemoteHandle
 from netfs.client.remote.channel import Link
 from netfs.client.remote.conversation import Conversation, converse
 from netfs.client.remote.files import DEFAULT_LIMITS, SftpFiles
@@ -58,7 +58,7 @@ class SessionStatistics(NamedTuple):
     open_files: int
     reopened: int
     stale: int  # open files that could not be opened again as the same
-    now: RequesterStatistics | None  # of the present conversation
+    channels: tuple[RequesterStatistics, ...]  # of the present conversation, names first
 
 
 class Session:
@@ -171,10 +171,10 @@ class Session:
 
     def oldest_sent_at(self) -> float | None:
         """Since when the oldest request waits for its answer (on the clock)."""
-        return None if self._current is None else self._current.files.requester.oldest_sent_at()
+        return None if self._current is None else self._current.oldest_sent_at()
 
     def statistics(self) -> SessionStatistics:
-        now = self._now()
+        current = self._current
         return SessionStatistics(
             self._conversations,
             self._repeated,
@@ -184,7 +184,7 @@ class Session:
             len(self._handles),
             self._handles.reopened,
             self._handles.stale,
-            None if now is None else now.requester.statistics(),
+            () if current is None else tuple(r.statistics() for r in current.requesters),
         )
 
     async def _dial(self) -> Conversation:
@@ -226,9 +226,7 @@ class Session:
         current = self._current
         if self.link_state is not LinkState.SUSPECT or current is None or self._patience is None:
             return
-        current.files.requester.expire(
-            self._clock() - self._patience, "no answer within link_timeout"
-        )
+        current.expire(self._clock() - self._patience, "no answer within link_timeout")
         self._expiry = self._loop.call_later(0.5, self._expire)
 
     @property
@@ -441,9 +439,10 @@ class Session:
                         pflags &= ~(EXCL | CREAT | TRUNC)  # it is made: only open it
                         request = req.Open(path, pflags, Attrs(mode=mode))
                     may_have_run = False
-                sftp, attrs = await files.open_stat(path, pflags, mode)
+                channel = files.data if pflags & WRITE else files
+                sftp, attrs = await channel.open_stat(path, pflags, mode)
                 truncated = bool(pflags & TRUNC)
-                handle = self._handles.add(files, sftp, attrs, truncated=truncated)
+                handle = self._handles.add(channel, sftp, attrs, truncated=truncated)
                 if attrs.mode is not None and stat.S_ISLNK(attrs.mode):
                     await self._learn_target(handle)
                 return handle, attrs
@@ -513,9 +512,13 @@ class Session:
         stop = dest_offset + (length or max(0, other.file.size_high - offset))
         done = False
 
-        async def attempt(files: SftpFiles) -> None:
-            await self._handles.ready(other, files)
-            await files.copy_data(other.sftp, offset, length, mine.sftp, dest_offset)
+        async def attempt(channel: SftpFiles) -> None:
+            sftp, is_lent = await self._handles.lend(other, channel, self._now())
+            try:
+                await channel.copy_data(sftp, offset, length, mine.sftp, dest_offset)
+            finally:
+                if is_lent:
+                    channel.requester.dismiss(sftp.handle)
 
         mine.file.write_begun(stop)
         try:
@@ -532,8 +535,8 @@ class Session:
         mine.is_closed = True
         files = self._now()
         try:
-            if files is not None and mine.files is files:
-                await files.close(mine.sftp)
+            if files is not None and mine.is_open_in(files):
+                await mine.files.close(mine.sftp)
         except Disconnected:
             pass  # row DEAD of the replay table
         finally:
@@ -557,9 +560,9 @@ class Session:
         """Something on an open file, which is opened again first if need be."""
 
         async def on_open(files: SftpFiles) -> _T:
-            if handle.files is not files:
+            if handle.files is not files and handle.files is not files.data:
                 await self._handles.ready(handle, files)
-            return await attempt(files)
+            return await attempt(handle.files)
 
         handle.busy += 1
         try:

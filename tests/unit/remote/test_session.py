@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from netfs.client.config import Config, LinkConfig, MountConfig, SemanticsConfig, SourceConfig
 from netfs.client.remote import api
+from netfs.client.remote.channel import Receiver
 from netfs.client.remote.link import LinkState
 from netfs.client.remote.session import Session
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.codes import PacketType
-from tests.unit.remote.links import Cut, World
+from tests.unit.remote.links import Cut, CutLink, World
+from tests.unit.remote.pipe import PipeChannel, SftpServer, open_pipe
 
 
 def config(*, rename_workaround: bool = False, **link: object) -> Config:
@@ -388,3 +391,90 @@ async def test_a_close_in_front_of_a_lost_write_still_closes(top: bytes) -> None
         assert content(top + b"/f") == b"da"
         assert world.link.server is not None
         assert world.link.server.open_fds(top) == 0
+
+
+class TwoChannelLink(CutLink):
+    """Each channel is an sftp-server of its own."""
+
+    max_channels = 2
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.channels: list[tuple[PipeChannel, SftpServer]] = []
+
+    async def open_channel(self, receiver: Receiver) -> PipeChannel:  # type: ignore[override]
+        pair = await open_pipe(receiver)
+        self.channels.append(pair)
+        return pair[0]
+
+    def lose(self) -> None:
+        if not self.is_dead:
+            for channel, server in self.channels:
+                server.kill()
+                channel.abort()
+        super().lose()
+
+
+class TwoChannelWorld(World):
+    async def connect(self) -> TwoChannelLink:
+        link = TwoChannelLink(self)
+        self.links.append(link)
+        return link
+
+
+async def until_two(session: Session) -> None:
+    while len(session.statistics().channels) < 2:
+        await asyncio.sleep(0.001)
+
+
+async def test_a_slow_fsync_does_not_stand_in_front_of_a_stat(top: bytes) -> None:
+    world = TwoChannelWorld()
+    async with running(world) as session:
+        await until_two(session)
+        handle = await session.open(top + b"/f", api.WRITE | api.CREAT, 0o600)
+        await session.write(handle, 0, [b"data"])
+        link = world.link
+        assert isinstance(link, TwoChannelLink)
+        server = link.channels[1][1].process
+        server.send_signal(signal.SIGSTOP)
+        syncing = asyncio.ensure_future(session.fsync(handle))
+        assert (await session.lstat(top + b"/f")).size == 4
+        assert not syncing.done()
+        server.send_signal(signal.SIGCONT)
+        await syncing
+        await session.close(handle)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+async def test_files_of_both_channels_go_on_when_either_is_lost(lost: int, top: bytes) -> None:
+    put(top + b"/a", b"0123456789")
+    world = TwoChannelWorld()
+    async with running(world) as session:
+        early = await session.open(top + b"/b", api.WRITE | api.CREAT, 0o600)
+        await until_two(session)
+        source = await session.open(top + b"/a", api.READ)
+        dest = await session.open(top + b"/c", api.READ | api.WRITE | api.CREAT, 0o600)
+        await session.copy_data(source, 0, 4, dest, 0)
+        link = world.link
+        assert isinstance(link, TwoChannelLink)
+        if lost < 2:
+            link.channels[lost][1].kill()
+        else:
+            link.lose()
+        await session.write(early, 0, [b"early"])
+        await session.write(dest, 4, [b"more"])
+        assert await session.read(source, 0, 3) == b"012"
+        assert await session.read(dest, 0, 100) == b"0123more"
+        await until_two(session)
+        await session.copy_data(source, 4, 6, dest, 8)
+        assert content(top + b"/c") == b"0123more456789"
+        for handle in (early, source, dest):
+            await session.close(handle)
+        for _ in range(2):
+            await session.lstat(top)
+        link = world.link
+        assert isinstance(link, TwoChannelLink)
+        assert len(world.links) == 2
+        async with asyncio.timeout(5):
+            while sum(server.open_fds(top) for _, server in link.channels):
+                await session.lstat(top)
