@@ -1,0 +1,54 @@
+"""The application tests of tests/mount, on mounts of ``netfs serve`` instead of an sshd."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.mounts import Mount, netfs_command, start
+from tests.harness.packages import require
+from tests.harness.sshd import running_sshd
+from tests.mount.test_applications import *  # noqa: F403  (the tests; the fixture here is ours)
+from tests.server.served import TREE, command, serving
+
+pytestmark = [pytest.mark.mount, pytest.mark.sshd]
+
+
+@pytest.fixture(
+    params=[
+        "netfs of its listener",
+        pytest.param("sshfs of its listener", marks=pytest.mark.slow),
+        pytest.param("netfs of an sshd's subsystem", marks=pytest.mark.slow),
+        pytest.param("sshfs of an sshd's subsystem", marks=pytest.mark.slow),
+    ]
+)
+def mount_at(
+    request: pytest.FixtureRequest, need_fuse: None, remote: Path, tmp_path: Path
+) -> Iterator[object]:
+    """As the fixture of the same name in tests/conftest.py; *remote* is what is exported."""
+    peer, _, way = request.param.partition(" of ")
+    program = netfs_command() if peer == "netfs" else [require("sshfs")]
+    count = itertools.count(1)
+    with contextlib.ExitStack() as stack:
+        if way == "its listener":
+            served = stack.enter_context(serving(tmp_path / "serve", remote))
+            source, options = "served:/", ["-F", str(served.client_config)]
+        else:
+            argv = " ".join(command("--stdio", "--root", str(remote)))
+            subsystem = f"/usr/bin/env PYTHONPATH={TREE} {argv}"
+            sshd = stack.enter_context(running_sshd(tmp_path / "sshd", subsystem=subsystem))
+            source, options = sshd.source("/"), sshd.options()
+
+        def mount(where: Path, *words: str) -> Mount:
+            assert where == remote
+            place = tmp_path / f"mnt{next(count)}"
+            more = [argument for word in words for argument in ("-o", word)]
+            made = start([*program, source, str(place), "-f", *options, *more], place)
+            stack.callback(made.clean_up)
+            return made
+
+        yield mount
