@@ -57,6 +57,32 @@ def test_an_owned_message_is_not_overwritten(pair: tuple[socket.socket, Device],
     assert owned == b"a" * size
 
 
+def test_a_lent_buffer_is_used_again_only_when_nobody_holds_it(
+    pair: tuple[socket.socket, Device],
+) -> None:
+    kernel, device = pair
+    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    held: list[tuple[bytes, memoryview]] = []
+    for number in range(60):
+        content = bytes([number]) * (600_000 + number)
+        kernel.send(content)
+        message = device.read()
+        assert message is not None
+        held.append((content, device.own(message)[1:]))
+        del message
+        if number % 3 == 0:
+            del held[: len(held) // 2]
+        assert all(view == content[1:] for content, view in held)
+    held.clear()
+    for _ in range(3):
+        kernel.send(bytes(600_000))
+        message = device.read()
+        assert message is not None
+        before = len(device._lent)
+        device.own(message)
+        assert len(device._lent) <= max(before, 16)
+
+
 def test_replies_are_one_write_each(pair: tuple[socket.socket, Device]) -> None:
     kernel, device = pair
     assert device.reply(8, EMPTY)
