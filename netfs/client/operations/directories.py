@@ -17,6 +17,7 @@ from netfs.client import convert
 from netfs.client.directories import DirectoryTable, OpenDirectory
 from netfs.client.nodes import Node, NodeTable
 from netfs.client.operations.context import Context
+from netfs.client.operations.metadata import ROOT_WAIT_S
 from netfs.client.operations.namespace import os_error
 from netfs.fuse import dirents, replies, requests
 from netfs.fuse.replies import EMPTY, Reply
@@ -47,17 +48,25 @@ def opendir(ctx: Context, request: requests.OpenDir) -> Reply | Coroutine[Any, A
         raise
     if directory.listing is None:
         return _opened(directories, fh)
-    return _opendir(directories, directory, fh)
+    # df and automount open the mount's root before they ask for anything: it always opens soon
+    patience_s = ROOT_WAIT_S if node is ctx.nodes.root else None
+    return _opendir(directories, directory, fh, patience_s)
 
 
-async def _opendir(directories: DirectoryTable, directory: OpenDirectory, fh: int) -> Reply:
+async def _opendir(
+    directories: DirectoryTable, directory: OpenDirectory, fh: int, patience_s: float | None
+) -> Reply:
     """Wait for the first entries, because errors belong to opendir(3); READDIR would wait too."""
     try:
         if directory.listing is not None:
-            await directory.listing.wait_entries(0)
-    except (OSError, asyncio.CancelledError):
-        directories.close(fh)
-        raise
+            async with asyncio.timeout(patience_s):
+                await directory.listing.wait_entries(0)
+    except (OSError, asyncio.CancelledError) as error:
+        # TimeoutError is ETIMEDOUT, too: the server's, where nothing here is impatient
+        if patience_s is None or not isinstance(error, TimeoutError):
+            directories.close(fh)
+            raise
+        # READDIR waits for the rest
     return _opened(directories, fh)
 
 
