@@ -15,6 +15,7 @@ Times are seconds of the monotonic clock.  Nothing here waits or sends.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -32,10 +33,19 @@ _TRIM_STEP: Final = 256
 the number shrinks."""
 
 
+class Prompt:
+    """A question that must be answered within a second, whatever the link does."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Event | None = None  # while it is being asked
+        self.silent_until = NEVER  # the server was waited for in vain
+
+
 class FilesystemSize:
     """What statfs(2) shows, and since when it is known."""
 
     def __init__(self) -> None:
+        self.prompt = Prompt()
         self.told: StatVfs | None = None
         self.at = NEVER
 
@@ -70,6 +80,7 @@ class Coherence:
         self._links_distrusted_at = NEVER
         self._trim_at = 0
         self.filesystem = FilesystemSize()
+        self.root_prompt = Prompt()
 
     # --- how long ------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ by who wants exactly what is under way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client.directories import DirectoryTable
@@ -58,19 +59,23 @@ class TreeReadAhead:
 
     def looked_up(self, directory: Node, *, asked: bool) -> None:
         """A name of *directory* is looked up; *asked*: the server has to be asked for it."""
-        if self._enabled and self._planner.looked_up(directory, self._clock(), asked=asked):
-            self._act()
+        if self._enabled:
+            with self._optional():
+                if self._planner.looked_up(directory, self._clock(), asked=asked):
+                    self._act()
 
     def opened_directory(self, directory: Node) -> None:
         if self._enabled:
-            self._planner.entered(directory, self._clock())
-            self._act()
+            with self._optional():
+                self._planner.entered(directory, self._clock())
+                self._act()
 
     def opened(self, node: Node) -> None:
         """A file is opened."""
         if self._enabled:
-            self._planner.opened(node, self._clock())
-            self._act()
+            with self._optional():
+                self._planner.opened(node, self._clock())
+                self._act()
 
     def read_link(self, node: Node) -> None:
         if self._enabled:
@@ -111,6 +116,15 @@ class TreeReadAhead:
 
     # --- what is done ----------------------------------------------------------------------------
 
+    @contextmanager
+    def _optional(self) -> Iterator[None]:
+        """A mistake in what is only a guess must not fail the request that led to it."""
+        try:
+            yield
+        except Exception:
+            log.exception("tree read-ahead is off from now on")
+            self._enabled = False
+
     def _act(self) -> None:
         if not self._coherence.is_up:
             return
@@ -139,10 +153,11 @@ class TreeReadAhead:
         """Called when a listing is complete."""
         if not self._enabled:
             return
-        self._planner.listed(directory, self._clock())
-        for link in self._planner.links_of(directory):
-            self._spawn(self._read_link(link))
-        self._act()
+        with self._optional():
+            self._planner.listed(directory, self._clock())
+            for link in self._planner.links_of(directory):
+                self._spawn(self._read_link(link))
+            self._act()
 
     async def _read_link(self, link: Node) -> None:
         asked = self._nodes.stamp

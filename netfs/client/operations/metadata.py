@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import stat
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
 from netfs.client import convert
-from netfs.client.coherence import FilesystemSize
+from netfs.client.coherence import FilesystemSize, Prompt
 from netfs.client.nodes import NEVER, ROOT_ID, Node
 from netfs.client.operations.context import Context
 from netfs.client.operations.namespace import LINK_ERRNOS, look, os_error, then_look
@@ -25,9 +26,14 @@ from netfs.fuse import replies, requests
 from netfs.fuse.replies import EMPTY, Reply
 from netfs.sftp.attrs import Attrs, StatVfs
 
-ROOT_WAIT_S: Final = 0.8
-"""How long STATFS and the root's attributes wait for the server: with the kernel's share of the
-work the caller has its answer within one second."""
+log = logging.getLogger(__name__)
+
+ROOT_WAIT_S: Final = 0.4
+"""How long STATFS and the root's attributes wait for the server: df asks for both and has its
+answer within one second."""
+
+SILENT_S: Final = 5.0
+"""After a wait in vain the next ones are answered from memory for so long."""
 
 TIME_MAX: Final = 0xFFFFFFFF
 """Seconds since the epoch in SFTP v3 are a u32: until 2106.  Others are clamped, as Linux does for
@@ -111,19 +117,43 @@ async def refresh(ctx: Context, node: Node) -> None:
 
 
 async def _refresh_root(ctx: Context, root: Node) -> None:
-    at, asked = ctx.clock(), ctx.nodes.stamp
+    async def ask() -> None:
+        at, asked = ctx.clock(), ctx.nodes.stamp
+        attrs = await ctx.remote.stat(ctx.nodes.path(root))
+        ctx.coherence.store(root, attrs, at, asked)
+
+    await _promptly(ctx, ctx.coherence.root_prompt, ask)
+    if root.attrs is None:
+        ctx.nodes.set_attrs(root, _ROOT_UNSEEN, NEVER)
+
+
+async def _promptly(
+    ctx: Context, prompt: Prompt, ask: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Ask the server and wait for its answer, but not long; it is stored whenever it comes."""
+    ended = prompt.ended
+
+    async def run() -> None:
+        try:
+            await ask()
+        except OSError as exc:
+            # Whatever is wrong shows as soon as something below the root is used.
+            log.debug("the root cannot be asked: %s", exc)
+        finally:
+            prompt.ended = None
+            if ended is not None:
+                ended.set()
+
+    if ended is None:
+        ended = prompt.ended = asyncio.Event()
+        ctx.spawn(run())
+    if ctx.clock() < prompt.silent_until:
+        return
     try:
         async with asyncio.timeout(ROOT_WAIT_S):
-            attrs = await ctx.remote.stat(ctx.nodes.path(root))
-    except (TimeoutError, OSError):
-        # Whatever is wrong shows as soon as something below is used; TimeoutError is an OSError,
-        # named here because it is the one that is meant.
-        if root.attrs is None:
-            ctx.nodes.set_attrs(root, _ROOT_UNSEEN, NEVER)
-    else:
-        ctx.coherence.store(root, attrs, at, asked)
-        if root.attrs is None:
-            ctx.nodes.set_attrs(root, attrs, NEVER)
+            await ended.wait()
+    except TimeoutError:
+        prompt.silent_until = ctx.clock() + SILENT_S
 
 
 # --- SETATTR -------------------------------------------------------------------------------------
@@ -321,15 +351,14 @@ def statfs(ctx: Context, request: requests.StatFs) -> Reply | Coroutine[Any, Any
 
 
 async def _statfs(ctx: Context, size: FilesystemSize) -> Reply:
-    at = ctx.clock()
-    try:
-        async with asyncio.timeout(ROOT_WAIT_S):
-            size.told = await ctx.remote.statvfs(ctx.nodes.path(ctx.nodes.root))
+    async def ask() -> None:
+        at = ctx.clock()
+        size.told = await ctx.remote.statvfs(ctx.nodes.path(ctx.nodes.root))
         size.at = at
-    except (TimeoutError, OSError):
-        # No extension, or no link: the last answer serves, or one that says nothing.
-        return _statfs_reply(size.told or _STATVFS_UNTOLD)
-    return _statfs_reply(size.told)
+
+    await _promptly(ctx, size.prompt, ask)
+    # No extension, or no link: the last answer serves, or one that says nothing.
+    return _statfs_reply(size.told or _STATVFS_UNTOLD)
 
 
 def _statfs_reply(told: StatVfs) -> Reply:
