@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _END: Final = 1 << 63
 _IDENTIFY_TRIES: Final = 5
+_MOST_OF_CACHE: Final = 1 / 8  # of the block cache for one file's own writes
 _NO_CHANGES: Final = Attrs()
 
 
@@ -66,7 +67,7 @@ class FileData:
             self.extents,
             chunk=lambda: pool.write_chunk,
             account=pool.dirty.account,
-            keep=not pool.is_direct,
+            keep=self._keeps_own,
         )
         self._sender = Sender(self, self._queue, pool)
         self.opens = 0  # open files
@@ -437,6 +438,11 @@ class FileData:
             self._pool.nodes.begin_change(self.node)
             self._pool.coherence.wrote(self.node)
 
+    def _keeps_own(self) -> bool:
+        """Whether what was written stays in memory: not if it would push out everybody else's."""
+        pool = self._pool
+        return not pool.is_direct and self.size <= pool.cache.maxsize * _MOST_OF_CACHE
+
     def written_by_server(self, end: int) -> None:
         """The server changed it by our order, and not through the queue; perhaps up to *end*."""
         self._drop()
@@ -449,7 +455,8 @@ class FileData:
     def emptied(self) -> None:
         """The server was made to truncate it at open: nothing of before counts."""
         self._drop()
-        self.size = 0
+        # What somebody else has written meanwhile may have come after.
+        self.size = max((extent.end for extent in self.extents), default=0)
 
     async def drain(self) -> None:
         """Until the server has all that was changed before.

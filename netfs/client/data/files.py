@@ -166,6 +166,8 @@ class FileTable:
                     return file
             elif data.is_busy:
                 await data.drain()
+            if _has_other_names(node):
+                await self._drain_other_names(data)
             was_removed = node.removed
             if truncate:
                 await self._open_truncating(data, access)
@@ -184,6 +186,12 @@ class FileTable:
             return self._register(data, access)
         finally:
             nodes.unpin(node)
+
+    async def _drain_other_names(self, data: FileData) -> None:
+        """Have the server know what was written under names that may be of the same file."""
+        for other in self.dirty_files():
+            if other is not data and _has_other_names(other.node):
+                await other.drain()
 
     async def _open_truncating(self, data: FileData, access: int) -> None:
         nodes = self._nodes
@@ -420,3 +428,9 @@ class FileTable:
 
     def __repr__(self) -> str:
         return f"<FileTable open={len(self._open)} known={len(self._known)}>"
+
+
+def _has_other_names(node: Node) -> bool:
+    """Whether other nodes may stand for the same file: nothing but its number would tell."""
+    attrs = node.attrs
+    return attrs is not None and (attrs.nlink or 1) > 1 and not attrs.ino

@@ -98,7 +98,7 @@ class WriteQueue:
     """See the module.
 
     *chunk* gives the most bytes in one WRITE; *account* is told how many bytes become dirty (or,
-    negative, clean); *keep* says whether acknowledged bytes stay for reads.
+    negative, clean); *keep* is asked whether acknowledged bytes stay for reads.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class WriteQueue:
         *,
         chunk: Callable[[], int],
         account: Callable[[int], None],
-        keep: bool = True,
+        keep: Callable[[], bool],
     ) -> None:
         self._extents = extents
         self._chunk = chunk
@@ -273,10 +273,11 @@ class WriteQueue:
     def done(self, flight: Flight | Setting) -> None:
         """The server has acknowledged it."""
         if type(flight) is Flight:
+            keep = self._keep()
             for extent in flight.extents:
                 if extent.state == SENT and extent.flight is flight:
                     extent.flight = None
-                    if self._keep:
+                    if keep:
                         self._extents.clean(extent)
                     else:
                         self._extents.remove(extent)

@@ -338,3 +338,55 @@ async def test_fallocate_makes_a_file_longer_and_never_shorter(remote):
         for mode in (1, 2, 3, 16):
             with raises(errno.EOPNOTSUPP):
                 await rig.fallocate(file, 0, 100, mode)
+
+
+async def test_names_of_one_file_never_show_stale_data(remote):
+    remote.put(b"/a", b"old")
+    remote.put_link(b"/a", b"/b")
+    remote.now += 100
+    async with Rig(remote) as rig:
+        for name in (b"a", b"b"):  # as a listing tells it
+            await rig.lookup(name)
+            node = rig.node(name)
+            assert node.attrs is not None
+            rig.nodes.change_attrs(node, node.attrs._replace(nlink=2))
+        reader = await rig.open(b"b")
+        assert await rig.read(reader, 0, 10) == b"old"
+        await rig.close(reader)
+        writer = await rig.open(b"a", os.O_RDWR)
+        await rig.write(writer, 0, b"new")
+        reader = await rig.open(b"b")
+        assert not reader.keeps_cache
+        assert await rig.read(reader, 0, 10) == b"new"
+
+
+async def test_each_reopening_shows_one_version(remote):
+    versions = [bytes([65 + index]) * 300_000 for index in range(6)]
+    remote.limits = remote.limits._replace(max_read=64 * 1024)
+    remote.put(b"/a", versions[0])
+    async with Rig(remote) as rig:
+        for version in versions[1:]:
+            remote.now += 1
+            file = await rig.open(b"a")
+            await rig.read(file, 0, 100_000)
+            remote.put(b"/a", version)
+            await rig.read(file, 100_000, 100_000)
+            await rig.close(file)
+            rig.clock.advance(1.5)
+            file = await rig.open(b"a")
+            pieces = [await rig.read(file, at, 50_000) for at in range(0, 300_000, 50_000)]
+            assert b"".join(pieces) == version
+            await rig.close(file)
+
+
+async def test_large_files_written_leave_the_cache_to_others(remote):
+    async with Rig(remote) as rig:
+        size = rig.files.pool.cache.maxsize // 8
+        file = await rig.create(b"w")
+        await rig.write(file, 0, bytes(1 << 20))
+        await rig.flush(file)
+        assert rig.files.pool.cache.currsize > 1 << 20
+        await rig.truncate(file.nodeid, int(size))
+        await rig.write(file, int(size) - (1 << 20) + 1, bytes(1 << 20))
+        await rig.flush(file)
+        assert rig.files.pool.cache.currsize < 2 << 20

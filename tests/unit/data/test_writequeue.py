@@ -19,7 +19,9 @@ class Bench:
         self.dirty = 0
         self.cache = BlockCache(1 << 20)
         self.map = ExtentMap(self.cache)
-        self.queue = WriteQueue(self.map, chunk=lambda: CHUNK, account=self.account, keep=keep)
+        self.queue = WriteQueue(
+            self.map, chunk=lambda: CHUNK, account=self.account, keep=lambda: keep
+        )
 
     def account(self, delta: int) -> None:
         self.dirty += delta
