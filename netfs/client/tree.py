@@ -22,15 +22,14 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
+from collections.abc import Callable, Iterable
 from itertools import count
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from netfs.client.nodes import Node
+from netfs.client.walk import Files, Item, Key, Order, Run, upwards_from
 
 GAP_S: Final = 1.0
 """Accesses further apart belong to a person, not to a program that walks."""
@@ -98,96 +97,6 @@ class Statistics(NamedTuple):
     runs: int
 
 
-_Key = tuple[int, ...]
-_Files = Iterator[tuple[_Key, Node]]
-
-
-class _Item(NamedTuple):
-    """Something asked for ahead."""
-
-    key: _Key
-    directory: int  # nodeid of what it is in
-    size: int = 0  # bytes
-    suffix: bytes = b""
-
-
-class _Ahead:
-    """What was asked for ahead and is not used yet, in the order of the walk."""
-
-    def __init__(self) -> None:
-        self._items: dict[int, _Item] = {}  # by nodeid
-        self._keys: list[_Key] = []  # sorted
-        self.size = 0  # bytes
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, nodeid: int) -> bool:
-        return nodeid in self._items
-
-    def add(self, nodeid: int, item: _Item) -> None:
-        self._items[nodeid] = item
-        insort(self._keys, item.key)
-        self.size += item.size
-
-    def pop(self, nodeid: int) -> _Item | None:
-        item = self._items.pop(nodeid, None)
-        if item is not None:
-            del self._keys[bisect_left(self._keys, item.key)]
-            self.size -= item.size
-        return item
-
-    def before(self, key: _Key) -> int:
-        """How many of them come before *key*."""
-        return bisect_left(self._keys, key)
-
-    def left(self, visited: set[int], path: set[int]) -> list[int]:
-        """Those in directories that were visited and are not on the *path* any more."""
-        return [
-            nodeid
-            for nodeid, item in self._items.items()
-            if item.directory not in path and item.directory in visited
-        ]
-
-    def clear(self) -> None:
-        self._items.clear()
-        self._keys.clear()
-        self.size = 0
-
-
-class _Order(Enum):
-    """In which a program takes the entries of a directory."""
-
-    LISTED = "as listed"  # find, grep, tar
-    INODE = "by inode number"  # cp
-    NAME = "by name"  # git, rsync, ls, a shell's globs
-
-
-class _Run:
-    """One walk, see the module."""
-
-    def __init__(self, root: Node, now: float, dir_window: int, file_window: int) -> None:
-        self.root = root
-        self.last_at = now
-        self.scanning = False  # files are opened, not only looked at
-        self.reads_links = False
-        self.by_lookup = False  # names are looked up without listing (git status)
-        self.dir_window = dir_window
-        self.file_window = file_window
-        self.dirs: list[tuple[_Key, int, Node]] = []  # heap: to be listed
-        self.files: list[tuple[_Key, int, Node, _Files]] = []  # heap: to be fetched, and what next
-        self.keys: dict[int, _Key] = {root.nodeid: ()}
-        self.visited: set[int] = set()
-        self.expanded: set[int] = set()
-        self.ahead_dirs = _Ahead()
-        self.ahead_files = _Ahead()
-        self.suffixes: dict[bytes, int] = {}  # opened minus left behind
-        self.places: list[Node] = []  # where accesses are: several, if programs walk together
-        self.order = _Order.LISTED
-        self.hits = 0
-        self.unused = 0
-
-
 class TreePlanner:
     """The planner of one mount.
 
@@ -208,7 +117,7 @@ class TreePlanner:
         self._ino = ino
         self._is_listed = is_listed
         self._is_cached = is_cached
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         self._recent: OrderedDict[int, tuple[Node, float]] = OrderedDict()  # directories entered
         self._missed: OrderedDict[int, tuple[int, float]] = OrderedDict()  # names asked one by one
         self._wanted: list[Node] = []
@@ -332,7 +241,7 @@ class TreePlanner:
             self._opened.popitem(last=False)
         return opened
 
-    def _count_open(self, run: _Run, node: Node, parent: Node) -> None:
+    def _count_open(self, run: Run, node: Node, parent: Node) -> None:
         suffix = _suffix(node)
         run.suffixes[suffix] = min(8, run.suffixes.get(suffix, 0) + 1)
         self._move(run, parent)
@@ -342,15 +251,15 @@ class TreePlanner:
             self._fetches[1] += 1
             run.file_window = min(MAX_FILES, run.file_window + 1)
 
-    def _move(self, run: _Run, directory: Node) -> None:
+    def _move(self, run: Run, directory: Node) -> None:
         """The walk is in *directory* now: what lies behind it unused will not be used."""
         places = run.places
-        upwards = [each.nodeid for each in _upwards(directory)]
+        upwards = [each.nodeid for each in upwards_from(directory)]
         nearest: tuple[int, int] | None = None  # (levels up to what both have in common, index)
         for index, place in enumerate(places):
-            if place is directory or any(each is directory for each in _upwards(place)):
+            if place is directory or any(each is directory for each in upwards_from(place)):
                 return  # there already, or upwards only: it may come back
-            above = {each.nodeid for each in _upwards(place)}
+            above = {each.nodeid for each in upwards_from(place)}
             levels = next((n for n, nodeid in enumerate(upwards) if nodeid in above), len(upwards))
             if nearest is None or levels < nearest[0]:
                 nearest = (levels, index)
@@ -359,7 +268,7 @@ class TreePlanner:
         places.append(directory)
         if directory.nodeid in run.visited:
             run.visited.clear()  # another walk, over the same directories
-        path = {each.nodeid for place in places for each in _upwards(place)}
+        path = {each.nodeid for place in places for each in upwards_from(place)}
         directories = run.ahead_dirs.left(run.visited, path)
         for nodeid in directories:
             run.ahead_dirs.pop(nodeid)
@@ -398,7 +307,7 @@ class TreePlanner:
         self._fetches[0] += len(plan.files)
         return plan
 
-    def _take_directories(self, run: _Run, plan: Plan) -> None:
+    def _take_directories(self, run: Run, plan: Plan) -> None:
         for _ in range(_STEPS):
             if not run.dirs or len(run.ahead_dirs) >= min(MAX_DIRS, 3 * run.dir_window):
                 return
@@ -413,10 +322,10 @@ class TreePlanner:
                 self._expand(run, node)
             elif nodeid not in run.visited:
                 above = node.parent.nodeid if node.parent is not None else 0
-                run.ahead_dirs.add(nodeid, _Item(key, above))
+                run.ahead_dirs.add(nodeid, Item(key, above))
                 plan.directories.append(node)
 
-    def _take_files(self, run: _Run, plan: Plan) -> None:
+    def _take_files(self, run: Run, plan: Plan) -> None:
         ahead = run.ahead_files
         for _ in range(_STEPS):
             if not run.files or len(ahead) >= MAX_FILES:
@@ -434,7 +343,7 @@ class TreePlanner:
             assert node.attrs is not None
             assert node.parent is not None
             size = node.attrs.size or 0
-            ahead.add(node.nodeid, _Item(key, node.parent.nodeid, size, suffix))
+            ahead.add(node.nodeid, Item(key, node.parent.nodeid, size, suffix))
             plan.files.append(node)
 
     def links_of(self, directory: Node) -> list[Node]:
@@ -456,13 +365,13 @@ class TreePlanner:
 
     # --- runs ------------------------------------------------------------------------------------
 
-    def _run_of(self, directory: Node) -> _Run | None:
+    def _run_of(self, directory: Node) -> Run | None:
         for run in self._runs:
             if directory.nodeid in run.keys:
                 return run
         return None
 
-    def _begin(self, directory: Node, now: float, by_lookup: bool) -> _Run | None:
+    def _begin(self, directory: Node, now: float, by_lookup: bool) -> Run | None:
         """A run, if entering *directory* now shows one."""
         parent = directory.parent
         if parent is None or now - self._entered_at > GAP_S:
@@ -475,20 +384,20 @@ class TreePlanner:
         run = self._start(parent, now)
         run.by_lookup = by_lookup
         if by_lookup:
-            run.order = _Order.NAME
+            run.order = Order.NAME
         self._push(run, parent)
         self._resume_at(run, parent)
         return run
 
-    def _adopt(self, directory: Node, now: float, near: int) -> _Run | None:
+    def _adopt(self, directory: Node, now: float, near: int) -> Run | None:
         """The run of a walk that came to *directory* from the subtree where it was noticed first:
         its root moves up, at most *near* levels, to what both have in common."""
-        found: tuple[int, Node, _Run] | None = None
-        above = {each.nodeid for each in _upwards(directory)}
+        found: tuple[int, Node, Run] | None = None
+        above = {each.nodeid for each in upwards_from(directory)}
         for run in self._runs:
             if now - run.last_at > GAP_S or run.hits < _PROVEN:
                 continue
-            for levels, at in zip(range(near + 1), _upwards(run.root), strict=False):
+            for levels, at in zip(range(near + 1), upwards_from(run.root), strict=False):
                 if at.nodeid in above:
                     if found is None or levels < found[0]:
                         found = (levels, at, run)
@@ -503,11 +412,11 @@ class TreePlanner:
         self._reposition(run, directory)
         return run
 
-    def _start(self, root: Node, now: float) -> _Run:
+    def _start(self, root: Node, now: float) -> Run:
         """A new run from *root*; those below it go on as part of it."""
-        run = _Run(root, now, self._first_dirs, self._first_files)
+        run = Run(root, now, self._first_dirs, self._first_files)
         for other in list(self._runs):
-            if other.root is not root and any(each is root for each in _upwards(other.root)):
+            if other.root is not root and any(each is root for each in upwards_from(other.root)):
                 self._runs.remove(other)
                 run.dir_window = max(run.dir_window, other.dir_window)
                 run.file_window = max(run.file_window, other.file_window)
@@ -522,7 +431,7 @@ class TreePlanner:
         self._run_count += 1
         return run
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: Run) -> None:
         """Draw the lesson for the next one."""
         self._runs.remove(run)
         unused = run.unused + len(run.ahead_dirs) + len(run.ahead_files)
@@ -533,7 +442,7 @@ class TreePlanner:
             self._first_dirs = min(4 * FIRST_DIRS, self._first_dirs * 2)
             self._first_files = min(4 * FIRST_FILES, self._first_files * 2)
 
-    def _reposition(self, run: _Run, directory: Node) -> None:
+    def _reposition(self, run: Run, directory: Node) -> None:
         """Begin anew with what lies ahead of *directory*, up to the root of the run."""
         run.dirs.clear()
         run.files.clear()
@@ -552,7 +461,7 @@ class TreePlanner:
             self._resume_at(run, above, below)
         self._resume_at(run, directory)
 
-    def _resume_at(self, run: _Run, directory: Node, below: Node | None = None) -> None:
+    def _resume_at(self, run: Run, directory: Node, below: Node | None = None) -> None:
         """Have *directory* looked at; a walk is at its child *below* already."""
         if directory.nodeid in run.expanded:
             return
@@ -562,12 +471,12 @@ class TreePlanner:
         else:
             self._push(run, directory)
 
-    def _push(self, run: _Run, directory: Node) -> None:
+    def _push(self, run: Run, directory: Node) -> None:
         key = run.keys[directory.nodeid]
         run.visited.discard(directory.nodeid)
         heapq.heappush(run.dirs, (key, next(self._sequence), directory))
 
-    def _expand(self, run: _Run, directory: Node, below: Node | None = None) -> None:
+    def _expand(self, run: Run, directory: Node, below: Node | None = None) -> None:
         """Put what a listed directory holds into the places where a walk meets it."""
         if directory.nodeid in run.expanded or len(run.dirs) >= _MAX_PENDING:
             return
@@ -578,7 +487,7 @@ class TreePlanner:
             return  # its place is known when its parent is listed
         run.expanded.add(directory.nodeid)
         behind = _BEHIND if below is not None else 0
-        files: list[tuple[_Key, Node]] = []
+        files: list[tuple[Key, Node]] = []
         for position, child in enumerate(self._ordered(run.order, directory)):
             if child is below:
                 behind = 0
@@ -591,18 +500,18 @@ class TreePlanner:
         if run.scanning:
             self._push_file(run, iter(sorted(files, key=itemgetter(0))))
 
-    def _ordered(self, order: _Order, directory: Node) -> Iterable[Node]:
+    def _ordered(self, order: Order, directory: Node) -> Iterable[Node]:
         children = (directory.children or {}).values()
-        if order is _Order.INODE:
+        if order is Order.INODE:
             return sorted(children, key=self._ino)
-        if order is _Order.NAME:
+        if order is Order.NAME:
             return sorted(children, key=_name)
         return children
 
-    def _notice_order(self, run: _Run, directory: Node, opened: list[Node]) -> None:
+    def _notice_order(self, run: Run, directory: Node, opened: list[Node]) -> None:
         """Which order the files just opened were taken in."""
         wanted = {node.nodeid for node in opened}
-        for order in (run.order, *_Order):
+        for order in (run.order, *Order):
             found = [node for node in self._ordered(order, directory) if node.nodeid in wanted]
             if found == opened:
                 if order is not run.order:
@@ -610,29 +519,21 @@ class TreePlanner:
                     self._reposition(run, directory)
                 return
 
-    def _push_file(self, run: _Run, files: _Files) -> None:
+    def _push_file(self, run: Run, files: Files) -> None:
         """Have the next of a directory's files looked at when its place comes."""
         following = next(files, None)
         if following is not None:
             key, node = following
             heapq.heappush(run.files, (key, next(self._sequence), node, files))
 
-    def _forget_passed(self, run: _Run) -> None:
+    def _forget_passed(self, run: Run) -> None:
         """A walk over very many directories: keep what is needed of those that lie ahead."""
         needed = {node.nodeid for _, _, node in run.dirs} | self._recent.keys()
-        needed |= {each.nodeid for place in run.places for each in _upwards(place)}
+        needed |= {each.nodeid for place in run.places for each in upwards_from(place)}
         needed |= {run.root.nodeid}
         run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
         run.visited &= needed
         run.expanded &= needed
-
-
-def _upwards(node: Node) -> Iterator[Node]:
-    """The node, its directory and so on up to the root."""
-    at: Node | None = node
-    while at is not None:
-        yield at
-        at = at.parent
 
 
 def _name(node: Node) -> bytes:
