@@ -54,10 +54,11 @@ class Export:
     """The tree below *root*.
 
     The root may go away and come back (removed, unmounted): while it is away every operation
-    fails with ENOENT or ESTALE.
+    fails with ENOENT or ESTALE.  With *later* it is opened by the first operation, so that making
+    this object blocks nobody.
 
     Raises:
-        OSError: *root* is not a directory that can be opened.
+        OSError: *root* is not a directory that can be opened (not with *later*).
     """
 
     def __init__(
@@ -66,14 +67,15 @@ class Export:
         *,
         resolver: confine.Resolver | None = None,
         one_file_system: bool = False,
+        later: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = os.path.abspath(root)
         self._resolver = resolver or confine.best_resolver(one_file_system=one_file_system)
         self._clock = clock
         self._lock = threading.Lock()
-        self._root = _Root(self.path)
-        self._look_at = clock() + _LOOK_AGAIN_S
+        self._root = None if later else _Root(self.path)
+        self._look_at = clock() + (0 if later else _LOOK_AGAIN_S)
 
     def __repr__(self) -> str:
         return f"<Export {self.path} by {self._resolver.name}>"
@@ -81,21 +83,24 @@ class Export:
     @property
     def device(self) -> int:
         """st_dev of the root."""
-        return self._root.key[0]
+        return self._root.key[0] if self._root is not None else 0
 
     # --- the root -------------------------------------------------------------------------------
 
     def _current(self) -> _Root:
         if self._clock() >= self._look_at:
             self._look_again()
-        return self._root
+        root = self._root
+        if root is None:
+            raise OSError(errno.ESTALE, "the exported directory is not there", self.path)
+        return root
 
     def _look_again(self) -> None:
         with self._lock:
             self._look_at = self._clock() + _LOOK_AGAIN_S
             try:
                 st = os.stat(self.path)
-                if (st.st_dev, st.st_ino) != self._root.key:
+                if self._root is None or (st.st_dev, st.st_ino) != self._root.key:
                     self._root = _Root(self.path)
             except OSError:
                 # Gone for now.  The old directory, if it is still somewhere, is not what the
@@ -111,9 +116,9 @@ class Export:
                 raise
         # The exported directory itself is removed; there may be a new one.
         self._look_again()
-        if self._root is root:
+        gone, root = root, self._current()
+        if root is gone:
             raise OSError(errno.ESTALE, "the exported directory is gone", path)
-        root = self._root
         return self._resolver.open(root.fd, path, flags, mode)
 
     @contextmanager

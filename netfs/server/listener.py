@@ -1,19 +1,17 @@
 """``netfs serve --listen``: SSH connections whose only service is the ``sftp`` subsystem.
 
-The one module of the server that speaks to asyncssh: host keys, logins, channels, keepalive.  Who
-may log in is decided by ``access``; what a session does, by ``session`` and ``handlers``.
+Logins, limits and keepalive.  Who may log in is decided by ``access``; a channel is ``channel``'s;
+what a session does is said by ``session`` and ``handlers``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import asyncssh
@@ -21,11 +19,11 @@ import asyncssh
 from netfs import sshfast
 from netfs.server import attributes, authorized, handlers
 from netfs.server.access import Access
+from netfs.server.channel import SftpChannel
 from netfs.server.config import ServerConfig
 from netfs.server.export import Export
 from netfs.server.session import Session
 from netfs.server.workers import Workers
-from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +32,6 @@ _WINDOW: Final = 4 << 20
 
 _MAX_PACKET: Final = 256 * 1024
 """Bytes of one SSH packet that we take."""
-
-_SMALLEST: Final = 1024
-"""Bytes of an SSH packet that a client must take (RFC 4253 §6.1 has it take 32768)."""
 
 _VERSION: Final = "netfs symlink-as-OpenSSH"
 """After SSH-2.0-.  Clients look for that name to know in which order SYMLINK has its paths: the
@@ -47,51 +42,6 @@ _HASHES: Final = 2
 
 _ENTRY: Final = "netfs-entry"
 """An option that is put into what asyncssh is told of an authority, to know which one it was."""
-
-
-def load_host_keys(paths: Iterable[str]) -> list[asyncssh.SSHKey]:
-    """Read the host keys; the first is made (Ed25519, mode 0600) if its file does not exist.
-
-    Raises:
-        OSError: a file cannot be read or made, or others may read it.
-        ValueError: a file holds no private key.
-    """
-    keys: list[asyncssh.SSHKey] = []
-    for path in paths:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if keys:
-                raise
-            keys.append(_make_host_key(path))
-            continue
-        with open(fd, "rb") as file:
-            if os.fstat(fd).st_mode & 0o077:
-                raise PermissionError(f"{path}: others may read this host key (chmod 600)")
-            try:
-                keys.append(asyncssh.import_private_key(file.read()))
-            except asyncssh.KeyImportError as error:
-                raise ValueError(f"{path}: {error}") from None
-    return keys
-
-
-def _make_host_key(path: str) -> asyncssh.SSHKey:
-    key = asyncssh.generate_private_key("ssh-ed25519", comment="netfs serve")
-    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-    # Whole or not at all, and never readable by others, not even for a moment.
-    temporary = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # of a start that was killed
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(key.export_private_key())
-        file.flush()
-        os.fsync(fd)
-    os.rename(temporary, path)
-    with open(f"{path}.pub", "wb") as public:
-        public.write(key.export_public_key())
-    log.info("host-key-made path=%r fingerprint=%s", path, key.get_fingerprint())
-    return key
 
 
 class Server:
@@ -124,13 +74,14 @@ class Server:
         return self._numbers
 
     def export_of(self, entry: authorized.Entry | None) -> Export:
-        """What the owner of *entry* sees.  Raises OSError if its root cannot be opened."""
+        """What the owner of *entry* sees."""
         if entry is None or entry.root is None:
             return self._export
         path = os.path.abspath(entry.root)
         found = self._exports.get(path)
         if found is None:
-            found = Export(path, one_file_system=self.config.one_file_system)
+            # Opened by its first request, in a thread: the disk may hang.
+            found = Export(path, one_file_system=self.config.one_file_system, later=True)
             self._exports[path] = found
         return found
 
@@ -384,25 +335,20 @@ class Connection(asyncssh.SSHServer):
         server = self._server
         limits = server.config.limits
         reason = ""
-        export = None
         if server.closing:
             reason = "the server is being stopped"
         elif len(server.sessions) >= limits.max_sessions:
             reason = "too many sessions"
         elif server.per_user[self._who] >= limits.max_sessions_per_user:
             reason = "too many sessions of this user"
-        else:
-            try:
-                export = server.export_of(self._entry)
-            except OSError as error:
-                reason = f"the root cannot be opened: {error}"
-        if export is None:
+        if reason:
             log.warning(
                 "session-refused connection=%s user=%r reason=%r", self._label, self._user, reason
             )
             return None
         self._channels += 1
         entry = self._entry
+        export = server.export_of(entry)
         client = handlers.Client(
             export,
             max_handles=limits.max_handles,
@@ -432,86 +378,6 @@ class Connection(asyncssh.SSHServer):
         if not server.per_user[self._who]:
             del server.per_user[self._who]
         log.info("session-end session=%s requests=%d", session.client.label, session.requests)
-
-
-class SftpChannel(asyncssh.SSHServerSession[bytes]):
-    """One SSH channel, of use only once the ``sftp`` subsystem is asked for.
-
-    Above is the session, for which this is the ``Channel``; below, asyncssh's channel.
-    """
-
-    _channel: asyncssh.SSHServerChannel[bytes]  # from connection_made on
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._session: Session | None = None
-        self._writer: sshfast.FastWriter | None = None
-
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._channel = chan
-        chan.set_write_buffer_limits(high=1 << 20, low=256 << 10)
-
-    def subsystem_requested(self, subsystem: str) -> bool:
-        # asyncssh would send packets of no bytes for ever to a client that takes none larger.
-        if subsystem != "sftp" or getattr(self._channel, "_send_pktsize", _SMALLEST) < _SMALLEST:
-            return False
-        self._session = self._connection.open_session(self)
-        if self._session is None:
-            return False
-        self._writer = self._connection.fast_writer(self._channel, self._session)
-        return True
-
-    # As the session's Channel.
-
-    def write(self, buffers: Sequence[Buffer]) -> None:
-        if self._writer is None:
-            self._channel.write(b"".join(buffers))
-        elif self._channel.is_closing():
-            raise BrokenPipeError
-        else:
-            self._writer.write(buffers)
-
-    def pause_reading(self) -> None:
-        self._channel.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._channel.resume_reading()
-
-    def exit(self, status: int) -> None:
-        self._channel.exit(status)
-
-    def abort(self) -> None:
-        # The connection, not the channel: a channel ends only when the client agrees, and what a
-        # client does not take may be waiting in the socket, where its own answer cannot pass.
-        self._connection.abort()
-
-    # As asyncssh's session.
-
-    def data_received(self, data: Buffer, datatype: int | None) -> None:
-        if self._session is not None:
-            self._session.data_received(data)
-
-    def eof_received(self) -> bool:
-        if self._session is None:
-            return False
-        self._session.eof_received()
-        return True  # the channel stays open for the answers; the session closes it
-
-    def pause_writing(self) -> None:
-        if self._session is not None:
-            self._session.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self._session is not None:
-            self._session.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.channel_closed()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._session is not None:
-            self._session.connection_lost()
 
 
 def _authority_options(entry: authorized.Entry, index: int) -> str:

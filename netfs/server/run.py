@@ -77,7 +77,7 @@ def _serve_sockets(config: ServerConfig) -> int:
     import concurrent.futures.thread  # noqa: F401  (asyncio imports it when first used)
     import encodings.idna  # noqa: F401  (likewise)
 
-    from netfs.server import listener
+    from netfs.server import access, hostkeys, listener
 
     run = asyncio.run
     with contextlib.suppress(ImportError):
@@ -89,25 +89,20 @@ def _serve_sockets(config: ServerConfig) -> int:
     if not sockets:
         sockets = [sock for address in config.listen for sock in _bind(*address)]
     try:
-        keys = listener.load_host_keys(config.host_keys)
+        keys = hostkeys.load_host_keys(config.host_keys)
     except (OSError, ValueError) as error:
         raise StartError(f"host key: {error}") from error
     if config.user is not None:
         become(config.user)
-    server = _make_server(config, _open_export(config))
-    run(_main(server, sockets, keys))
-    return 0
-
-
-def _make_server(config: ServerConfig, export: Export) -> Server:
-    from netfs.server import access, listener  # imported long ago, see the caller
-
+    export = _open_export(config)
     users = access.Access(config)
     try:
         users.load()
     except OSError as error:
         raise StartError(f"cannot read {error.filename}: {error.strerror}") from error
-    return listener.Server(config, users, export)
+    server = listener.Server(config, users, export)
+    run(_main(server, sockets, keys))
+    return 0
 
 
 async def _main(server: Server, sockets: list[socket.socket], keys: list[asyncssh.SSHKey]) -> None:

@@ -111,6 +111,18 @@ def test_open_files_survive_the_root(tmp_path: Path) -> None:
     tree.client.handles.close_all()
 
 
+def test_a_root_opened_later_is_an_error_until_it_is_there(tmp_path: Path) -> None:
+    clock = Clock()
+    export = Export(str(tmp_path / "root"), later=True, clock=clock)
+    tree = Tree(tmp_path, handlers.Client(export, max_handles=8))
+    response = tree.ask(requests.Stat(b"/"))
+    assert isinstance(response, StatusResponse)
+    assert response.message == b"the exported directory is not there (ESTALE)"
+    tree.root.mkdir()
+    clock.now += 60
+    assert isinstance(tree.ask(requests.Stat(b"/")), AttrsResponse)
+
+
 def test_replacing_the_root_leaks_no_descriptor(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
