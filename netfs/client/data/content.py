@@ -242,9 +242,10 @@ class FileData:
                 if handle is None or self.node.removed:
                     break
                 seq, path = self._seq, self._pool.nodes.path(self.node)
-                before, named, after = await asyncio.gather(
-                    remote.fstat(handle), remote.lstat(path), remote.fstat(handle)
-                )
+                # One after the other: handles and paths may be served by different channels.
+                before = await remote.fstat(handle)
+                named = await remote.lstat(path)
+                after = await remote.fstat(handle)
                 if seq != self._seq or self._queue.is_busy or _is_link(named):
                     break  # own changes hide others' now; a link is not what was opened
                 if version_of(named) == version_of(after):
