@@ -1,4 +1,8 @@
-"""The application tests of tests/mount, on mounts of ``netfs serve`` instead of an sshd."""
+"""The application tests of tests/mount, on mounts of ``netfs serve`` instead of an sshd's own.
+
+By netfs: sshfs fails seven of them on OpenSSH's server too (owners and times of symlinks); what it
+can do is asked of it in test_clients.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.harness.mounts import Mount, netfs_command, start
-from tests.harness.packages import require
 from tests.harness.sshd import running_sshd
 from tests.mount.test_applications import *  # noqa: F403  (the tests; the fixture here is ours)
 from tests.server.served import TREE, command, serving
@@ -18,23 +21,14 @@ from tests.server.served import TREE, command, serving
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
 
 
-@pytest.fixture(
-    params=[
-        "netfs of its listener",
-        pytest.param("sshfs of its listener", marks=pytest.mark.slow),
-        pytest.param("netfs of an sshd's subsystem", marks=pytest.mark.slow),
-        pytest.param("sshfs of an sshd's subsystem", marks=pytest.mark.slow),
-    ]
-)
+@pytest.fixture(params=["listener", pytest.param("subsystem of an sshd", marks=pytest.mark.slow)])
 def mount_at(
     request: pytest.FixtureRequest, need_fuse: None, remote: Path, tmp_path: Path
 ) -> Iterator[object]:
     """As the fixture of the same name in tests/conftest.py; *remote* is what is exported."""
-    peer, _, way = request.param.partition(" of ")
-    program = netfs_command() if peer == "netfs" else [require("sshfs")]
     count = itertools.count(1)
     with contextlib.ExitStack() as stack:
-        if way == "its listener":
+        if request.param == "listener":
             served = stack.enter_context(serving(tmp_path / "serve", remote))
             source, options = "served:/", ["-F", str(served.client_config)]
         else:
@@ -47,7 +41,7 @@ def mount_at(
             assert where == remote
             place = tmp_path / f"mnt{next(count)}"
             more = [argument for word in words for argument in ("-o", word)]
-            made = start([*program, source, str(place), "-f", *options, *more], place)
+            made = start([*netfs_command(), source, str(place), "-f", *options, *more], place)
             stack.callback(made.clean_up)
             return made
 
