@@ -149,6 +149,8 @@ class Sshd:
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "UseDNS no",
+            # A nested shell to bash: it reads no ~/.bashrc, whatever that may start or print.
+            "SetEnv SHLVL=2",
             "PrintMotd no",
             "MaxStartups 500:30:1000",
             "MaxSessions 500",
