@@ -53,7 +53,7 @@ _CONNECTION_NAMES: Final = (
     "_compressor",
     "_inpbuf",
     "_kex_complete",
-    "_max_recv_pktlen",
+    "_max_recv_pktlen",  # absent in 2.18, with which rekeying in this way did not work
     "_recv_encryption",
     "_recv_handler",
     "_recv_pkthdr",

@@ -181,7 +181,7 @@ class Keys:
             try:
                 key = asyncssh.read_private_key(path, passphrase)
             except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as exc:
-                if not _is_encrypted(path):
+                if not _is_encrypted(path) or "bcrypt" in str(exc):  # or can't be opened here
                     self._complain(path, _reason(exc))
                     raise KeyUnusable(path) from None
             except OSError as exc:
