@@ -149,6 +149,8 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         for family, kind, protocol, _, address in found:
+            if not host and family == socket.AF_INET6 and not _has_ipv6():
+                continue
             sock = socket.socket(family, kind, protocol)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,6 +163,16 @@ def _bind(host: str, port: int) -> list[socket.socket]:
             sock.close()
         raise StartError(f"cannot listen on {host or '*'}:{port}: {error.strerror}") from error
     return sockets
+
+
+def _has_ipv6() -> bool:
+    """Whether this machine has IPv6 switched on: "all addresses" should not fail without it."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def become(user: str) -> None:

@@ -277,6 +277,38 @@ def test_a_mount_of_it_carries_applications(
 
 
 @pytest.mark.mount
+def test_netfs_shows_true_inodes_links_blocks_and_times(
+    served: Served, root: Path, tmp_path: Path, need_fuse: None
+) -> None:
+    os.link(root / "file", root / "dir" / "again")
+    os.utime(root / "file", ns=(1_111_111_111, 2_222_222_222_333_444_555))
+    with open(root / "holes", "wb") as file:
+        file.truncate(1 << 30)
+    with mounted("netfs", "served:/", tmp_path / "mnt", "-F", str(served.client_config)) as mount:
+        for name in ("file", "dir/again", "dir/one", "dir", "link", "holes"):
+            here, there = (mount.path / name).lstat(), (root / name).lstat()
+            assert here.st_ino == there.st_ino, name
+            assert here.st_mtime_ns == there.st_mtime_ns, name
+            assert here.st_ctime_ns == there.st_ctime_ns, name
+            assert here.st_blocks == there.st_blocks, name
+            if name != "dir":
+                assert here.st_nlink == there.st_nlink, name
+        inode = (root / "file").stat().st_ino
+        found = subprocess.run(
+            ["find", ".", "-inum", str(inode)],
+            cwd=mount.path, capture_output=True, text=True, timeout=20, check=True,
+        ).stdout  # fmt: skip
+        assert set(found.split()) == {"./file", "./dir/again"}
+        used = [
+            subprocess.run(["du", "-s", "."], cwd=where, capture_output=True, timeout=20).stdout
+            for where in (mount.path, root)
+        ]
+        assert used[0] == used[1]
+        os.utime(mount.path / "file", ns=(5, 1_000_000_001))
+        assert (root / "file").stat().st_mtime_ns == 1_000_000_001
+
+
+@pytest.mark.mount
 @pytest.mark.parametrize("peer", ["sshfs", "netfs"])
 def test_a_real_sshd_with_it_as_subsystem_carries_a_mount(
     root: Path, tmp_path: Path, need_fuse: None, peer: str
