@@ -305,11 +305,12 @@ class FileData:
         )
         if parts is None:
             pool.misses += 1
-            needed = min(end, remote_end)
-            if ranges and ranges[0][0] == end:
-                # One request brings what is asked for and what comes next.
-                needed = min(ranges[0][1], max(end, offset + pool.read_chunk))
-            want(offset, needed, ahead=False)
+            if ranges:
+                needed = min(end, remote_end)
+                if ranges[0][0] == end:
+                    # One request brings what is asked for and what comes next.
+                    needed = min(ranges[0][1], max(end, offset + pool.read_chunk))
+                want(offset, needed, ahead=False)
         else:
             pool.hits += 1
         for low, high in ranges:
@@ -343,11 +344,17 @@ class FileData:
             if short is not None:
                 self._ended_early(short)
                 continue
-            fetches = []
-            for low, high in self.extents.gaps(offset, min(end, remote_end)):
-                if not _is_in(low, high, extra):
-                    fetches += self._fetcher.want(low, high, ahead=False)
-            await self._fetcher.wait(fetches)
+            gaps = [
+                gap
+                for gap in self.extents.gaps(offset, min(end, remote_end))
+                if not _is_in(*gap, extra)
+            ]
+            single = await self._fetcher.fetch_one(*gaps[0]) if len(gaps) == 1 else None
+            if single is not None:
+                fetches = [single]
+            else:
+                fetches = [fetch for gap in gaps for fetch in self._fetcher.want(*gap, ahead=False)]
+                await self._fetcher.wait(fetches)
             for fetch in fetches:
                 if fetch.error is not None and not fetch.is_tainted:
                     raise fetch.error

@@ -25,7 +25,8 @@ class Fetch:
     """The bytes [start, end) under way."""
 
     __slots__ = (
-        "data", "end", "error", "is_ahead", "is_tainted", "start", "task", "waiters",
+        "data", "end", "error", "finished", "is_ahead", "is_done", "is_tainted", "start", "task",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, start: int, end: int, *, ahead: bool) -> None:
@@ -35,7 +36,9 @@ class Fetch:
         self.is_tainted = False
         self.data: memoryview | None = None  # fewer bytes than asked for: the file's end
         self.error: OSError | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # None: its only reader carries it
+        self.finished: asyncio.Future[None] | None = None  # for further readers of such a one
+        self.is_done = False
         self.waiters = 0
 
     @property
@@ -99,9 +102,9 @@ class Fetcher:
             fetch.waiters += 1
             fetch.is_ahead = ahead
         try:
-            tasks = [fetch.task for fetch in mine if fetch.task is not None]
-            if tasks:
-                await asyncio.wait(tasks)
+            pending = [_ending(fetch) for fetch in mine if not fetch.is_done]
+            if pending:
+                await asyncio.wait(pending)
         except asyncio.CancelledError:
             for fetch in mine:
                 if fetch.waiters == 1 and fetch.task is not None:
@@ -111,6 +114,24 @@ class Fetcher:
             for fetch in mine:
                 fetch.waiters -= 1
                 self._leave(fetch)
+
+    async def fetch_one(self, start: int, end: int) -> Fetch | None:
+        """Fetch the missing bytes [start, end) within the reader's own task, which is cheaper;
+        None: part of it is under way, or it is more than one request."""
+        if end - start > self._pool.read_chunk or self._next_start(start, end) < end:
+            return None
+        if self._covering(start) is not None:
+            return None
+        fetch = Fetch(start, end, ahead=False)
+        fetch.waiters = 1
+        self._fetches.append(fetch)
+        self._pool.download.in_flight += end - start
+        try:
+            await self._carry(fetch)
+        finally:
+            fetch.waiters -= 1
+            self._leave(fetch)
+        return fetch
 
     def taint(self, start: int, end: int) -> None:
         """What is under way for [start, end) is outdated."""
@@ -132,7 +153,7 @@ class Fetcher:
 
     def _covering(self, at: int) -> Fetch | None:
         for fetch in self._fetches:
-            if fetch.start <= at < fetch.end and not fetch.is_tainted and fetch.task is not None:
+            if fetch.start <= at < fetch.end and not fetch.is_tainted and not fetch.is_done:
                 return fetch
         return None
 
@@ -172,8 +193,20 @@ class Fetcher:
             if fetch.data is None and fetch.error is None and not fetch.is_tainted:
                 fetch.error = error(errno.EIO)  # a bug, logged by the pool; nobody waits for ever
             fetch.task = None
+            fetch.is_done = True
+            if fetch.finished is not None and not fetch.finished.done():
+                fetch.finished.set_result(None)
             self._leave(fetch)
 
     def _leave(self, fetch: Fetch) -> None:
-        if fetch.task is None and fetch.waiters == 0 and fetch in self._fetches:
+        if fetch.is_done and fetch.waiters == 0 and fetch in self._fetches:
             self._fetches.remove(fetch)
+
+
+def _ending(fetch: Fetch) -> asyncio.Future[None]:
+    """What is done when *fetch* is."""
+    if fetch.task is not None:
+        return fetch.task
+    if fetch.finished is None:
+        fetch.finished = asyncio.get_running_loop().create_future()
+    return fetch.finished
