@@ -69,14 +69,16 @@ def mount(config: Config) -> int:
             sys.stderr.flush()
             os._exit(code)
     os.close(write_end)
-    return _wait(pid, read_end)
+    return _wait(pid, read_end, config.mount.mountpoint)
 
 
-def _wait(pid: int, read_end: int) -> int:
+def _wait(pid: int, read_end: int, point: str) -> int:
     """Wait until the supervisor says that the mount answers, or ends."""
     try:
         with open(read_end, "rb", closefd=True) as ready:
             if ready.read(1):
+                with contextlib.suppress(OSError):  # whoever uses it will see why
+                    os.stat(point)  # this process may: it is none of those that serve the mount
                 return Exit.OK
         _, status = os.waitpid(pid, 0)
     except KeyboardInterrupt:

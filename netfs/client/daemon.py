@@ -112,6 +112,7 @@ class Daemon:
         self._is_first = generation == 1
         self._report = Report()
         self._group: asyncio.TaskGroup
+        self._background: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[Any] | None = None  # cancelled by a signal
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # a second signal: nothing more is waited for
@@ -127,7 +128,8 @@ class Daemon:
             try:
                 return await self._explain(self._run())
             finally:
-                beating.cancel()
+                for task in (beating, *self._background):
+                    task.cancel()  # nobody waits for them, so neither does the end
 
     def _on_signal(self) -> None:
         if self._starting is not None:
@@ -137,7 +139,9 @@ class Daemon:
         self._stop.set()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._group.create_task(self._guard(coroutine))
+        task = self._group.create_task(self._guard(coroutine))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Work nobody waits for: its failure is logged and ends nothing else."""
@@ -360,7 +364,7 @@ class Daemon:
         Ends after link_timeout without an acknowledgement, or at a second signal.
         """
         files = parts.context.files
-        draining = self._group.create_task(files.drain())
+        draining = self._group.create_task(self._guard(files.drain()))
         hurrying = self._group.create_task(self._hurry.wait())
         patience_s = self._config.link.link_timeout_s
         left, deadline = files.statistics().dirty, time.monotonic() + patience_s

@@ -421,3 +421,44 @@ def test_remount_changes_the_kernel_s_flags(cli: Cli, remote: Path) -> None:
     assert cli.run(*words, "-o", "remount,rw").returncode == 0
     (point / "f").write_text("again")
     assert cli.run(cli.server.source(remote), str(remote), "-o", "remount,ro").returncode == 2
+
+
+def test_a_lazy_umount_leaves_its_users_alone_until_they_end(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.mount(remote)
+    supervisor = cli.supervisor(point)
+    with open(point / "f", "rb") as file:
+        assert cli.tool("umount", "--lazy", str(point)).returncode == 0
+        assert not mounts.is_mounted(point)
+        assert file.read() == b"hello"
+        assert not gone(supervisor)
+    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+
+
+def test_the_status_page_says_how_things_are(cli: Cli, remote: Path, relay: Relay) -> None:
+    point = cli.mount(remote, port=relay.port)
+    page = cli.tool("status").stdout
+    assert f"on {point}" in page
+    assert "mounted" in page
+    assert "\x1b" not in page  # no colours but on a terminal
+    relay.cut("refuse")
+    wait_until(lambda: not cli.status(point)["healthy"], 15, "the link to count as lost")
+    assert "refused" in wait_until(
+        lambda: "refused" in cli.tool("status").stdout and cli.tool("status").stdout, 15, "a reason"
+    )
+    done = cli.tool("status", "--check", str(point))
+    assert done.returncode == 52
+    assert done.stdout.startswith(f"{point}: the link is")
+    relay.heal()
+    assert cli.tool("reconnect", str(point)).returncode == 0
+    wait_until(lambda: cli.status(point)["healthy"], 15, "the link")
+
+
+def test_tools_name_what_is_not_mounted(cli: Cli) -> None:
+    for tool in ("umount", "abort", "ps", "reconnect"):
+        done = cli.tool(tool, str(cli.folder))
+        assert done.returncode == 50
+        assert "no netfs is mounted there" in done.stderr
+    assert cli.tool("status", "--check").returncode == 50
+    assert cli.tool("status", "--nonsense").returncode == 2
+    assert cli.tool("ps").returncode == 2
