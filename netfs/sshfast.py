@@ -53,7 +53,7 @@ _CONNECTION_NAMES: Final = (
     "_compressor",
     "_inpbuf",
     "_kex_complete",
-    "_max_recv_pktlen",  # absent in 2.18, with which rekeying in this way did not work
+    "_max_recv_pktlen",  # absent before 2.24; with 2.18 the key exchange stalled in this way
     "_recv_encryption",
     "_recv_handler",
     "_recv_pkthdr",
