@@ -52,7 +52,12 @@ class TreeReadAhead:
         self._spawn = spawn
         self._cto_window_s = config.cto_window_s
         self._enabled = config.enabled and config.tree_read_ahead
-        self._planner = TreePlanner(is_listed=self._is_listed, is_cached=_is_cached, ino=nodes.ino)
+        self._planner = TreePlanner(
+            is_listed=self._is_listed,
+            is_fresh=self._is_fresh,
+            is_cached=_is_cached,
+            ino=nodes.ino,
+        )
         directories.on_listed = self._listed
 
     # --- what happens ----------------------------------------------------------------------------
@@ -175,6 +180,9 @@ class TreeReadAhead:
             # Half the window is left for the files to be opened in.
             return now - directory.listed_at <= self._cto_window_s / 2
         return self._coherence.listing_left(directory, now) > 0
+
+    def _is_fresh(self, node: Node) -> bool:
+        return self._clock() - node.attrs_at <= self._cto_window_s
 
 
 def _is_cached(node: Node) -> bool:

@@ -13,7 +13,8 @@ arrive in any order; the keys put what they bring into its place.
 How much.  The windows bound what has been asked for ahead of a place and not been used yet (what
 lies further ahead does not hold up what is nearer).  Each hit opens them by one, so that they
 double per round trip while everything is used.  What a walk leaves behind unused halves them, and
-files that end like those left behind are not fetched.  A run that ends with much unused makes the
+so does what has become too old to be used before it is reached; files that end like those left
+behind are not fetched.  A run that ends with much unused makes the
 next one begin smaller.
 """
 
@@ -103,6 +104,7 @@ class TreePlanner:
     Args:
         is_listed: whether a directory needs no listing now; True as second argument asks for
             one as fresh as opening files wants it.
+        is_fresh: whether a file's attributes are young enough to open it without asking.
         is_cached: whether a file's content is held already.
         ino: st_ino; cp reads directories in its order.
     """
@@ -111,11 +113,13 @@ class TreePlanner:
         self,
         *,
         is_listed: Callable[[Node, bool], bool],
+        is_fresh: Callable[[Node], bool],
         is_cached: Callable[[Node], bool],
         ino: Callable[[Node], int],
     ) -> None:
         self._ino = ino
         self._is_listed = is_listed
+        self._is_fresh = is_fresh
         self._is_cached = is_cached
         self._runs: list[Run] = []
         self._recent: OrderedDict[int, tuple[Node, float]] = OrderedDict()  # directories entered
@@ -182,7 +186,10 @@ class TreePlanner:
         if run.ahead_dirs.pop(directory.nodeid) is not None:
             run.hits += 1
             self._listings[1] += 1
-            run.dir_window = min(MAX_DIRS, run.dir_window + 1)
+            if run.scanning and not self._is_listed(directory, True):
+                run.dir_window = max(FIRST_DIRS // 2, run.dir_window // 2)  # listed too early
+            else:
+                run.dir_window = min(MAX_DIRS, run.dir_window + 1)
         if self._is_listed(directory, run.scanning):
             self._expand(run, directory)
 
@@ -216,7 +223,7 @@ class TreePlanner:
         if run is not None and run.scanning:
             if parent.nodeid in run.ahead_dirs:
                 return  # it is being looked at
-            if not self._is_listed(parent, True):
+            if not self._is_fresh(node):
                 self._reposition(run, parent)
             elif parent.nodeid not in run.expanded:
                 self._resume_at(run, parent)
@@ -249,7 +256,10 @@ class TreePlanner:
         if run.ahead_files.pop(node.nodeid) is not None:
             run.hits += 1
             self._fetches[1] += 1
-            run.file_window = min(MAX_FILES, run.file_window + 1)
+            if self._is_fresh(node):
+                run.file_window = min(MAX_FILES, run.file_window + 1)
+            else:
+                run.file_window = max(FIRST_FILES // 2, run.file_window // 2)  # fetched too early
 
     def _move(self, run: Run, directory: Node) -> None:
         """The walk is in *directory* now: what lies behind it unused will not be used."""

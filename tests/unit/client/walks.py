@@ -44,7 +44,10 @@ class World:
         self.now = 1000.0
         self.nodes = NodeTable(b"/", max_entries=1_000_000)
         self.planner = TreePlanner(
-            is_listed=self._is_listed, is_cached=self.is_cached, ino=self.nodes.ino
+            is_listed=self._is_listed,
+            is_fresh=self._is_fresh,
+            is_cached=self.is_cached,
+            ino=self.nodes.ino,
         )
         self.dir_timeout_s, self.cto_window_s = 20.0, 1.0
         self.asked: list[tuple[str, bytes]] = []  # what went to the server, by whomever
@@ -77,7 +80,7 @@ class World:
         self._act()
         parent = file.parent
         assert parent is not None
-        if self.now - file.attrs_at > self.cto_window_s:
+        if not self._is_fresh(file):
             if self.planner.is_scanned(parent) and parent.nodeid in self._listings:
                 self._wait_until(self._listings[parent.nodeid])
             else:
@@ -133,6 +136,9 @@ class World:
         limit_s = self.cto_window_s / 2 if fresh else self.dir_timeout_s
         return self.now - directory.listed_at <= limit_s
 
+    def _is_fresh(self, node: Node) -> bool:
+        return self.now - node.attrs_at <= self.cto_window_s
+
     def _act(self) -> None:
         plan = self.planner.take(self.now)
         for directory in plan.directories:
@@ -171,6 +177,7 @@ class World:
 
     def _fetched(self, file: Node) -> None:
         del self._fetches[file.nodeid]
+        file.attrs_at = self.now - RTT_S  # they are asked for with the OPEN
         self._cached.add(file.nodeid)
 
     def _at(self, when: float, event: Callable[[], None]) -> None:
@@ -199,13 +206,20 @@ def find(world: World, directory: Node) -> None:
             find(world, child)
 
 
-def grep(world: World, directory: Node, *, wants: Callable[[Node], bool] | None = None) -> None:
+def grep(
+    world: World,
+    directory: Node,
+    *,
+    wants: Callable[[Node], bool] | None = None,
+    thinks_s: float = 0.0,
+) -> None:
     """Depth first; each file is opened where it is met."""
     for child in world.opendir(directory):
         if child.is_dir:
-            grep(world, child, wants=wants)
+            grep(world, child, wants=wants, thinks_s=thinks_s)
         elif wants is None or wants(child):
             world.open(child)
+            world.think(thinks_s)
 
 
 def copy(world: World, directory: Node) -> None:
