@@ -2,7 +2,7 @@
 
 asyncssh copies each packet about eight times and spends more in Python than in the cipher; here
 data is decrypted from the socket's buffer into what the receiver gets, and encrypted into what
-the socket sends.  Everything else stays asyncssh's: a packet that is not plain data of an open
+the socket sends.  Everything else stays asyncssh's: a packet that is neither data nor a wider window of an open
 channel is handed to it unopened, and during a key exchange all writing waits.
 
 This leans on names inside asyncssh.  ``install`` looks for each of them and leaves the connection
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 HIGH_WATER: Final = 1024 * 1024
 """Bytes waiting in a writer above which its session's pause_writing is called."""
 
-_CHANNEL_DATA: Final = 94  # RFC 4254 §9
+_WINDOW_ADJUST: Final = 93  # RFC 4254 §9; OpenSSH sends one for each 96 KiB
+_CHANNEL_DATA: Final = 94
 _IGNORE: Final = 2  # RFC 4253 §12
 _TAG: Final = 16  # RFC 5647 §5.1
 _BLOCK: Final = 16
@@ -225,7 +226,7 @@ class FastReader(asyncio.BufferedProtocol):
         return True
 
     def _deliver(self, sealed: memoryview, length: memoryview) -> bool:
-        """Deliver one packet of channel data.  False: it is something else; nothing was done."""
+        """Deliver channel data, or widen a window.  False: something else; nothing was done."""
         connection, cipher = self._connection, self._cipher
         assert self._decrypt is not None
         try:
@@ -235,14 +236,20 @@ class FastReader(asyncio.BufferedProtocol):
         if len(plain) < _DATA_HEAD:
             return False
         padding, kind, number, size = _DATA_STRUCT.unpack_from(plain)
-        if kind != _CHANNEL_DATA or _DATA_HEAD + size + padding != len(plain):
-            return False
         channel = connection._channels.get(number)
-        if channel is None or not 0 < size <= channel._recv_window or channel._recv_state != "open":
+        if channel is None or channel._recv_state != "open":
+            return False
+        is_adjust = kind == _WINDOW_ADJUST and _DATA_HEAD + padding == len(plain)
+        is_data = kind == _CHANNEL_DATA and _DATA_HEAD + size + padding == len(plain)
+        if not is_adjust and not (is_data and 0 < size <= channel._recv_window):
             return False
         cipher._update_iv()
         connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
-        channel._accept_data(memoryview(plain)[_DATA_HEAD : _DATA_HEAD + size])
+        if is_adjust:
+            channel._send_window += size
+            channel._flush_send_buf()
+        else:
+            channel._accept_data(memoryview(plain)[_DATA_HEAD : _DATA_HEAD + size])
         return True
 
 

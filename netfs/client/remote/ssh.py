@@ -36,6 +36,9 @@ MAX_PACKET: Final = 256 * KIB
 MAX_CHANNELS: Final = 10
 """OpenSSH's default MaxSessions.  Source: sshd_config(5)."""
 
+_SMALLEST_PACKET: Final = 1024
+"""A server that takes less, or nothing, would make sending go on for ever."""
+
 _STDERR_KEPT: Final = 4 * KIB
 _CLOSE_PATIENCE_S: Final = 2.0
 
@@ -117,6 +120,11 @@ class SshLink:
             raise ConnectError(ConnectErrorKind.NO_SFTP, self._no_sftp(exc.reason)) from None
         except (OSError, asyncssh.Error) as exc:
             raise self._lost_error(exc) from None
+        if getattr(channel, "_send_pktsize", _SMALLEST_PACKET) < _SMALLEST_PACKET:
+            channel.abort()
+            raise ConnectError(
+                ConnectErrorKind.PROTOCOL, f"{self._settings.host} takes no packets of useful size"
+            )
         writer = None
         if self._path is not None:
             writer = sshfast.writer(self._path, self._connection, channel, session)

@@ -161,6 +161,27 @@ def test_what_is_no_plain_channel_data_is_handed_over_unopened(payload: bytes) -
     assert not connection._channels[5].received
 
 
+def test_a_wider_window_is_used_at_once() -> None:
+    fast, connection = reader()
+    channel = connection._channels[5]
+    channel._send_window = 0
+    writing = FastWriter(FastPath(connection), connection, channel, None)
+    writing.write([b"data"])
+    assert not connection.written
+    feed(fast, seal(gcm(), bytes([93, 0, 0, 0, 5, 0, 0, 0, 100])))
+    assert opened(bytes(connection.written)) == [b"data"]
+    assert channel._send_window == 96
+    assert connection.handed == []
+    assert connection._recv_seq == 1
+
+
+def test_a_malformed_wider_window_is_handed_over() -> None:
+    fast, connection = reader()
+    feed(fast, seal(gcm(), bytes([93, 0, 0, 0, 5, 0, 0, 0, 100, 1])))
+    assert len(connection.handed) == 1
+    assert connection._channels[5]._send_window == 1 << 20
+
+
 def test_more_than_the_window_and_data_for_a_closed_channel_are_handed_over() -> None:
     fast, connection = reader()
     channel, server = connection._channels[5], gcm()
