@@ -31,13 +31,15 @@ def config(*, rename_workaround: bool = False, **link: object) -> Config:
 
 
 @contextlib.asynccontextmanager
-async def running(world: World, settings: Config | None = None) -> AsyncIterator[Session]:
+async def running(
+    world: World, settings: Config | None = None, *, seconds: float = 20
+) -> AsyncIterator[Session]:
     session = Session(settings or config(), world.connect)
     await session.start(await world.connect())
     task = asyncio.ensure_future(session.run())
     await asyncio.sleep(0)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(seconds):
             yield session
     finally:
         await session.end()
