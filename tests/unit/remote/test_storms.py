@@ -27,12 +27,13 @@ async def use(session: Session, top: bytes, number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_ten_thousand_cancels_leave_no_handle(tmp_path: Path) -> None:
     top = os.fsencode(tmp_path)
     os.mkdir(top + b"/empty")
     chance = random.Random(7)
     world = World()
-    async with running(world, seconds=100) as session:
+    async with running(world, seconds=280) as session:
         cancels = 0
         number = 0
         while cancels < 10_000:
