@@ -274,8 +274,16 @@ def running_sshd(
         extra=tuple(extra),
     )
     server.prepare()
-    server.start()
     try:
+        try:
+            server.start()
+        except RuntimeError as error:  # somebody took the port since we asked for a free one
+            if port or "Address already in use" not in str(error):
+                raise
+            server.stop()
+            server.port = free_port()
+            server.prepare()
+            server.start()
         yield server
     finally:
         server.close()
