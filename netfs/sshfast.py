@@ -2,8 +2,8 @@
 
 asyncssh copies each packet about eight times and spends more in Python than in the cipher; here
 data is decrypted from the socket's buffer into what the receiver gets, and encrypted into what
-the socket sends.  Everything else stays asyncssh's: a packet that is neither data nor a wider window of an open
-channel is handed to it unopened, and during a key exchange all writing waits.
+the socket sends.  Everything else stays asyncssh's: a packet that is neither data nor a wider
+window of an open channel is handed to it unopened, and during a key exchange all writing waits.
 
 This leans on names inside asyncssh.  ``install`` looks for each of them and leaves the connection
 alone if one is missing, so that another version is only slower.  Why this is worth it, and what
