@@ -125,10 +125,10 @@ def go(caller: subprocess.Popen[bytes]) -> None:
     assert caller.poll() is None, (caller.args, caller.communicate())
 
 
-def end(caller: subprocess.Popen[bytes], number: int) -> float:
+def end(caller: subprocess.Popen[bytes], number: int, timeout_s: float = 20) -> float:
     began = time.monotonic()
     os.kill(caller.pid, number)
-    caller.communicate(timeout=20)
+    caller.communicate(timeout=timeout_s)
     return time.monotonic() - began
 
 
