@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from netfs.client.directories import DirectoryTable
+from netfs.client.directories import DirectoryTable, Listing
 from netfs.client.nodes import Node, NodeTable
 from netfs.client.tree import Statistics, TreePlanner
 
@@ -109,7 +109,9 @@ class TreeReadAhead:
         """Before *node* is opened with old attributes: in a scan, its whole directory is looked at
         at once.  Returns soon if there is no such scan; the attributes tell what came of it."""
         parent = node.parent
-        if not self._enabled or parent is None or not self._planner.is_scanned(parent):
+        if not self._enabled or parent is None or self._is_fresh(node):
+            return
+        if not self._planner.is_scanned(parent):
             return
         if parent.children is None or len(parent.children) > MAX_ENTRIES_AHEAD:
             return
@@ -135,16 +137,17 @@ class TreeReadAhead:
             return
         plan = self._planner.take(self._clock())
         for directory in plan.directories:
-            self._spawn(self._list(directory))
+            if directory.removed:
+                self._planner.not_listed(directory)
+                continue
+            listing = self._directories.fetch(directory)
+            listing.users += 1
+            self._spawn(self._follow(directory, listing))
         if plan.files:
             self._spawn(self._files.prefetch(plan.files))
 
-    async def _list(self, directory: Node) -> None:
-        if directory.removed:
-            self._planner.not_listed(directory)
-            return
-        listing = self._directories.fetch(directory)
-        listing.users += 1
+    async def _follow(self, directory: Node, listing: Listing) -> None:
+        """Keep a listing going while it is not larger than what is worth a guess."""
         try:
             await listing.wait_entries(MAX_ENTRIES_AHEAD)
         except OSError as exc:
