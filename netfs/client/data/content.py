@@ -415,6 +415,8 @@ class FileData:
 
     def write(self, offset: int, data: Buffer) -> None:
         """Take bytes that will be sent; ``pool.dirty`` was asked for room before."""
+        if not data:
+            return
         end = offset + len(data)
         self._begin_change()
         self._fetcher.taint(offset, end)
@@ -443,6 +445,7 @@ class FileData:
         self._seq += 1
         if not self._queue.is_busy:
             self.is_local = True
+            self._pool.busy[self] = None
             self._pool.nodes.begin_change(self.node)
             self._pool.coherence.wrote(self.node)
 
@@ -536,10 +539,11 @@ class FileData:
         await self.handles.set_attrs(attrs)
 
     def acknowledged(self) -> None:
-        if self._queue.is_busy:
-            return
         pool = self._pool
+        if self._queue.is_busy or self not in pool.busy:
+            return
         node = self.node
+        del pool.busy[self]
         self._drained_at = NEVER if self._has_failed else pool.clock()
         self._drained_wall = pool.wall_clock()
         if node.attrs is not None:

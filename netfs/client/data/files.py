@@ -131,7 +131,7 @@ class FileTable:
 
     def dirty_files(self) -> list[FileData]:
         """The files that owe the server something."""
-        return [data for data in self._known if data.is_busy]
+        return list(self.pool.busy)
 
     # --- opening and closing ---------------------------------------------------------------------
 

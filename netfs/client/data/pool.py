@@ -142,6 +142,7 @@ class Pool:
         self._most_ahead = min(_MOST_AHEAD, cache.cache_size // 4)
         self.download = Window(self._most_ahead)
         self.upload = Window(min(_MOST_SENT, cache.dirty_limit))
+        self.busy: dict[FileData, None] = {}  # files that owe the server something
         self.hits = 0  # reads answered from memory
         self.misses = 0
         self.clock_offset_s = 0.0  # the server's clock minus this machine's, as far as known

@@ -33,7 +33,7 @@ class Owner(Protocol):
         ...
 
     def acknowledged(self) -> None:
-        """A change is with the server, or lost."""
+        """A change is with the server, or lost; or none is left."""
         ...
 
     def stalled(self, exc: OSError) -> None:
@@ -68,7 +68,10 @@ class Sender:
                 return
             change = queue.next(force=self._force)
             if change is None:
-                if queue.unsent == 0:
+                if not queue.is_busy:
+                    self._force = False
+                    self._owner.acknowledged()
+                elif queue.unsent == 0:
                     self._force = False
                 elif self._timer is None and not self._force:
                     loop = asyncio.get_running_loop()

@@ -191,6 +191,7 @@ def test_bytes_are_right_whatever_the_order_of_answers(history, seed, cache_size
             await rig.until_idle()
             assert not remote.open_handles
             assert rig.files.pool.dirty.used == 0
+            assert rig.files.dirty_files() == []
             assert rig.files.pool.upload.in_flight == rig.files.pool.download.in_flight == 0
             assert rig.files.pool.cache.currsize <= cache_size
 

@@ -232,6 +232,27 @@ async def test_sparse_files_beyond_four_gigabytes(remote):
             await rig.close(file)
 
 
+async def test_a_file_without_room_to_send_is_done_all_the_same(remote):
+    async with Rig(remote) as rig:
+        file = await rig.create(b"w")
+        upload = rig.files.pool.upload
+        limit, upload.limit = upload.limit, 3
+        gate = remote.hold("write")
+        await rig.write(file, 0, b"abc")
+        flushing = asyncio.ensure_future(rig.flush(file))
+        await gate.arrived()
+        upload.limit = 0  # others fill the window
+        gate.release()
+        await rig.until_idle()
+        assert not flushing.done()
+        upload.limit = limit
+        rig.files.pool.pump_next()
+        await asyncio.wait_for(flushing, 5)
+        assert rig.files.dirty_files() == []
+        assert await rig.write(file, 3, b"") == 0
+        assert rig.files.dirty_files() == []
+
+
 async def test_many_small_files_do_not_hold_large_buffers(remote):
     remote.put(b"/s", b"tiny")
     async with Rig(remote) as rig:
