@@ -219,7 +219,9 @@ class Coherence:
         nodes = self._nodes
         node = nodes.child(parent, name)
         replaced = nodes.child(new_parent, new_name)
-        if replaced is not None and replaced is not node:
+        if node is not None and replaced is node:
+            return  # rename(2) between two names of one file does nothing
+        if replaced is not None:
             if replaced.is_dir:
                 self._count_subdirectory(new_parent, -1)
             elif replaced.attrs is not None and replaced.attrs.nlink is not None:
@@ -230,10 +232,10 @@ class Coherence:
             self._count_subdirectory(parent, -1)
             self._count_subdirectory(new_parent, +1)
         nodes.rename(parent, name, new_parent, new_name)
-        nodes.set_missing(parent, name, self._clock())
         if node is None:
             # Moved without our having looked at it: what is there now has to be asked.
             nodes.drop_listing(new_parent)
+        nodes.set_missing(parent, name, self._clock())
         self.names_changed(parent)
         if new_parent is not parent:
             self.names_changed(new_parent)
