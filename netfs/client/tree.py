@@ -38,6 +38,9 @@ GAP_S: Final = 1.0
 IDLE_S: Final = 5.0
 """A run without any access for so long has ended."""
 
+FUTILE_S: Final = 5.0
+"""A directory whose listing was too old or overtaken when it came is not listed ahead so long."""
+
 SMALL_FILE: Final = 256 * 1024
 """bytes: fits into one READ; larger files have read-ahead of their own."""
 
@@ -181,6 +184,9 @@ class TreePlanner:
             return
         run.last_at = now
         run.by_lookup &= by_lookup
+        if run.scanning and now - run.opened_at > GAP_S:
+            run.scanning = False  # this walk opens nothing
+            run.files.clear()
         self._move(run, directory)
         run.visited.add(directory.nodeid)
         if run.ahead_dirs.pop(directory.nodeid) is not None:
@@ -198,6 +204,8 @@ class TreePlanner:
         run = self._run_of(directory)
         if run is not None:
             self._expand(run, directory)
+            if not self._is_listed(directory, run.scanning):
+                run.futile[directory.nodeid] = now  # it is changed all the time, or takes too long
             if directory in run.places and run.ahead_dirs.pop(directory.nodeid) is not None:
                 self._listings[1] += 1  # a scan waits for it
         if directory is self._entered:
@@ -215,7 +223,7 @@ class TreePlanner:
             return
         run = self._run_of(parent) or self._adopt(parent, now, _NEAR)
         if run is not None:
-            run.last_at = now
+            run.last_at = run.opened_at = now
             self._count_open(run, node, parent)
         opened = self._count_in_a_row(node, parent, now)
         if run is not None and len(opened) == _ORDER_FROM:
@@ -310,14 +318,14 @@ class TreePlanner:
             if now - run.last_at > IDLE_S:
                 self._end(run)
                 continue
-            self._take_directories(run, plan)
+            self._take_directories(run, plan, now)
             if run.scanning:
                 self._take_files(run, plan)
         self._listings[0] += len(plan.directories)
         self._fetches[0] += len(plan.files)
         return plan
 
-    def _take_directories(self, run: Run, plan: Plan) -> None:
+    def _take_directories(self, run: Run, plan: Plan, now: float) -> None:
         for _ in range(_STEPS):
             if not run.dirs or len(run.ahead_dirs) >= min(MAX_DIRS, 3 * run.dir_window):
                 return
@@ -330,7 +338,7 @@ class TreePlanner:
                 continue
             if self._is_listed(node, run.scanning):
                 self._expand(run, node)
-            elif nodeid not in run.visited:
+            elif nodeid not in run.visited and now - run.futile.get(nodeid, -FUTILE_S) >= FUTILE_S:
                 above = node.parent.nodeid if node.parent is not None else 0
                 run.ahead_dirs.add(nodeid, Item(key, above))
                 plan.directories.append(node)
@@ -541,6 +549,7 @@ class TreePlanner:
         needed = {node.nodeid for _, _, node in run.dirs} | self._recent.keys()
         needed |= {each.nodeid for place in run.places for each in upwards_from(place)}
         needed |= {run.root.nodeid}
+        run.futile.clear()
         run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
         run.visited &= needed
         run.expanded &= needed

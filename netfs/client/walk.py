@@ -84,6 +84,8 @@ class Run:
         self.root = root
         self.last_at = now
         self.scanning = False  # files are opened, not only looked at
+        self.opened_at = now  # when one was opened last
+        self.futile: dict[int, float] = {}  # nodeid -> when a listing of it did not serve
         self.reads_links = False
         self.by_lookup = False  # names are looked up without listing (git status)
         self.dir_window = dir_window
