@@ -5,6 +5,7 @@ Only reads; every number comes from the part that owns it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -77,6 +78,7 @@ class Report:
             for name in ("queued", "written", "unknown", "dropped")
         }
         body["memory"] = memory()
+        body["tasks"] = len(asyncio.all_tasks())
         body["fuse"] = {
             "minor": parts.context.capabilities.minor,
             "max_write": parts.context.capabilities.max_write,

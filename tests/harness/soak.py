@@ -7,30 +7,47 @@ short one. A seed repeats the sequence of cuts.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import contextlib
+import json
 import os
 import random
-import sqlite3
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tests.harness.mounts import Mount, mounted
+from tests.harness.applications import APPLICATIONS, Application, Place
+from tests.harness.mounts import Mount, environment, mounted, netfs_command
 from tests.harness.namespace import enter_private_mounts
 from tests.harness.relay import Relay
 from tests.harness.sshd import Sshd, running_sshd
-from tests.harness.trees import describe, git, make_repository, make_tree
+from tests.harness.waiting import wait_until
 
 KINDS: Final = (
     "rst", "close", "blackhole", "blackhole-up", "blackhole-down", "refuse", "nat", "pause",
     "kill", "restart",
 )  # fmt: skip
+
+LAST_ROUND_S: Final = 150.0
+"""What each application's last round may take, on a whole link and a busy machine."""
+
+SHORTEST_CUT_S: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how often and how badly the link is cut."""
+
+    seed: int
+    seconds: float
+    max_cut_s: float
+    pause_s: float = 3.0  # between two cuts, on average
+    max_cuts: int = 1_000_000
 
 
 @dataclass
@@ -40,40 +57,55 @@ class Soak:
     server: Sshd
     relay: Relay
     mount: Mount
-    remote: Path
-    local: Path
-    seed: int
-    max_cut_s: float
-    pause_s: float = 3.0  # between two cuts, on average
+    place: Place
+    runtime: Path  # the mount's runtime_dir
+    say: Callable[[str], None] = lambda line: None
     problems: list[str] = field(default_factory=list)
     rounds: dict[str, int] = field(default_factory=dict)
     cuts: int = 0
-    samples: list[str] = field(default_factory=list)
-    _ending: threading.Event = field(default_factory=threading.Event)
+    samples: list[dict[str, int]] = field(default_factory=list)
 
-    def run(self, seconds: float) -> None:
-        """Run everything for *seconds*, then let the last rounds finish on a whole link."""
-        threads = [
-            threading.Thread(target=self._repeat, args=(work,), name=work.__name__)
-            for work in (self.fio, self.clone, self.rsync, self.sqlite, self.walk, self.append)
-        ]
-        for thread in threads:
-            thread.start()
-        end = time.monotonic() + seconds
-        rng = random.Random(self.seed)
-        sampled = time.monotonic()
-        while time.monotonic() < end and not self.problems:
-            self._ending.wait(rng.expovariate(1 / self.pause_s))
-            self.cut(rng.choice(KINDS), 0.1 * (self.max_cut_s / 0.1) ** rng.random())
+    def run(self, plan: Plan) -> None:
+        """Run everything as planned, then let the last rounds finish on a whole link."""
+        running = [Application(name, self.place) for name in APPLICATIONS]
+        try:
+            self._cut_all(plan, running)
+            for application in running:
+                application.end()
+            for application in running:
+                if not application.wait(LAST_ROUND_S):
+                    self.problems.append(f"{application.name}: blocked after the last cut")
+            self._look(running)
+        finally:
+            for application in running:
+                application.kill()
+        self.say("quiet: " + shown(self.sample()))
+
+    def _cut_all(self, plan: Plan, running: list[Application]) -> None:
+        rng = random.Random(plan.seed)
+        began = sampled = time.monotonic()
+        while time.monotonic() < began + plan.seconds and self.cuts < plan.max_cuts:
+            pause_end = time.monotonic() + rng.expovariate(1 / plan.pause_s)
+            while time.monotonic() < pause_end and not self._look(running):
+                time.sleep(min(0.2, max(0.0, pause_end - time.monotonic())))
+            if self.problems:
+                return
+            kind = rng.choice(KINDS)
+            seconds = SHORTEST_CUT_S * (plan.max_cut_s / SHORTEST_CUT_S) ** rng.random()
+            self.say(f"{time.strftime('%T')} cut {self.cuts + 1}: {kind} {seconds:.1f} s")
+            self.cut(kind, seconds)
             if time.monotonic() - sampled > 60:
                 sampled = time.monotonic()
-                self.sample()
-        self._ending.set()
-        for thread in threads:
-            thread.join(100)
-            if thread.is_alive():
-                self.problems.append(f"{thread.name}: still blocked 100 s after the last cut")
-        self.sample()
+                self.say(shown(self.sample()))
+                self.say(", ".join(f"{name} {count}" for name, count in self.rounds.items()))
+
+    def _look(self, running: list[Application]) -> bool:
+        """Collect what the applications found; whether there is a problem."""
+        for application in running:
+            self.rounds[application.name] = application.rounds
+            if application.problem and application.problem not in self.problems:
+                self.problems.append(application.problem)
+        return bool(self.problems)
 
     def cut(self, kind: str, seconds: float) -> None:
         """Break the link in one way for *seconds*, and mend it."""
@@ -86,7 +118,7 @@ class Soak:
             self.server.kill_sessions()
         elif kind == "restart":
             self.server.stop()
-            time.sleep(min(seconds, 5))
+            time.sleep(seconds)
             self.server.start()
         elif kind == "nat":  # a middle box forgot the connection: silence, then a reset
             self.relay.cut("blackhole")
@@ -97,160 +129,116 @@ class Soak:
             time.sleep(seconds)
             self.relay.heal()
 
-    def sample(self) -> None:
-        """Note what must not grow: memory, file descriptors, threads, the server's handles."""
+    def sample(self) -> dict[str, int]:
+        """Note what must not grow."""
         worker = self.mount.worker()
-        status = Path(f"/proc/{worker}/status").read_text()
-        facts = {
-            line.split(":")[0]: line.split()[1]
-            for line in status.splitlines()
-            if line.startswith(("VmRSS", "Threads"))
+        found = {"cuts": self.cuts}
+        for line in Path(f"/proc/{worker}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                found["rss MiB"] = int(line.split()[1]) // 1024
+            elif line.startswith("Threads"):
+                found["threads"] = int(line.split()[1])
+        found["fds"] = len(os.listdir(f"/proc/{worker}/fd"))
+        found.update(self._told())
+        servers = self.server.sessions()
+        found["server processes"] = len(servers)
+        found["server fds"] = 0
+        for pid in servers:
+            with contextlib.suppress(OSError):  # that session has just ended
+                found["server fds"] += len(os.listdir(f"/proc/{pid}/fd"))
+        self.samples.append(found)
+        return found
+
+    def _told(self) -> dict[str, int]:
+        """The mount's own figures."""
+        body = self.status()
+        session = body["session"]
+        return {
+            "tasks": body["tasks"],
+            "open files": session["open_files"],
+            "channels": len(session["channels"]),
+            "names": body["names"]["known"],
+            "in flight": body["beat"]["waiting"],
+            "repeated": session["repeated"],
+            "settled": session["settled"],
         }
-        fds = len(os.listdir(f"/proc/{worker}/fd"))
-        handles = 0
-        for pid in self.server.sessions():
-            try:
-                handles += len(os.listdir(f"/proc/{pid}/fd"))
-            except OSError:
-                continue  # that session has just ended
-        rounds = " ".join(f"{name} {count}" for name, count in sorted(self.rounds.items()))
-        self.samples.append(
-            f"cuts {self.cuts}, rss {int(facts['VmRSS']) // 1024} MiB, threads {facts['Threads']}, "
-            f"fds {fds}, server fds {handles}, rounds: {rounds}"
-        )
 
-    def _repeat(self, work: Callable[[int], None]) -> None:
-        number = 0
-        while not self._ending.is_set() and not self.problems:
-            try:
-                work(number)
-            except Exception as error:  # whatever it is, it is the finding
-                self.problems.append(f"{work.__name__}, round {number}: {error}")
-            number += 1
-            self.rounds[work.__name__] = number
-
-    def command(self, *command: str | Path) -> str:
+    def status(self) -> dict[str, Any]:
+        """What ``netfs status`` knows."""
+        words = netfs_command("status", f"--runtime-dir={self.runtime}", "--json")
         done = subprocess.run(
-            [os.fspath(word) for word in command], capture_output=True, text=True, timeout=300
+            [*words, os.fspath(self.mount.path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(),
+            cwd="/",
+            check=True,
         )
-        if done.returncode:
-            tail = (done.stdout + done.stderr).strip()[-600:]
-            raise RuntimeError(f"{command[0]} ended with {done.returncode}: {tail}")
-        return done.stdout
+        body: dict[str, Any] = json.loads(done.stdout)
+        return body
 
-    # --- the applications ---
+    def wait_quiet(self) -> None:
+        """Wait until the mount holds no handle of the server any more.
 
-    def fio(self, number: int) -> None:
-        self.command(
-            "fio", "--name=soak", "--verify_state_save=0",
-            f"--directory={self.mount.path}/fio", "--numjobs=2",
-            "--size=4M", "--rw=randwrite", "--bsrange=1k-64k", "--verify=crc32c", "--do_verify=1",
-            "--verify_fatal=1", "--ioengine=psync", "--fsync=32", f"--randseed={number + 1}",
-            "--fallocate=none",
-        )  # fmt: skip
+        Raises:
+            TimeoutError: it does not let go of them.
+        """
+        wait_until(lambda: self._told()["open files"] == 0, 20, "all handles are closed", 0.2)
 
-    def clone(self, number: int) -> None:
-        place = self.mount.path / f"clone{number % 2}"
-        self.command("rm", "-rf", place)
-        git(self.mount.path, "clone", "-q", str(self.local / "origin"), place.name, timeout_s=300)
-        git(place, "fsck", "--full", timeout_s=300)
-        if git(place, "status", "--porcelain", timeout_s=300):
-            raise RuntimeError("git status is not clean after a clone")
 
-    def rsync(self, number: int) -> None:
-        place = self.mount.path / "rsync"
-        if number % 3 == 2:
-            self.command("rm", "-rf", place)
-        self.command("rsync", "-a", "--delete", f"{self.local}/tree/", f"{place}/")
-        changed = self.command("rsync", "-aci", "--dry-run", f"{self.local}/tree/", f"{place}/")
-        if changed:
-            raise RuntimeError(f"rsync -c found differences: {changed[:400]}")
-        if describe(self.remote / "rsync") != describe(self.local / "tree"):
-            raise RuntimeError("the server's copy differs from the source")
+def shown(sample: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sample.items())
 
-    def sqlite(self, number: int) -> None:
-        path = self.mount.path / "base.db"
-        base = sqlite3.connect(path, timeout=120)
-        try:
-            base.execute("create table if not exists t (n integer, body blob)")
-            for _ in range(5):
-                with base:
-                    rows = [(number, os.urandom(500)) for _ in range(20)]
-                    base.executemany("insert into t values (?, ?)", rows)
-            if base.execute("pragma integrity_check").fetchone() != ("ok",):
-                raise RuntimeError("sqlite: integrity_check failed")
-            count = base.execute("select count(*) from t where n = ?", (number,)).fetchone()
-            if count != (100,):
-                raise RuntimeError(f"sqlite: {count} rows of round {number}, not 100")
-        finally:
-            base.close()
 
-    def walk(self, number: int) -> None:
-        if describe(self.mount.path / "fixed") != self.fixed:
-            raise RuntimeError("the tree that nobody changes looks different")
-
-    def append(self, number: int) -> None:
-        """Append and fsync; each fsynced byte must be on the server at that moment."""
-        path = self.mount.path / "log"
-        expected = hashlib.sha256()
-        with open(path, "wb", buffering=0) as truncated:
-            truncated.write(b"")
-        with open(path, "ab", buffering=0) as file:
-            for line in range(30):
-                data = f"{number}:{line}:".encode() + os.urandom(200)
-                file.write(data)
-                expected.update(data)
-                os.fsync(file.fileno())
-                found = hashlib.sha256((self.remote / "log").read_bytes())
-                if found.digest() != expected.digest():
-                    raise RuntimeError(f"after fsync {line} the server's file differs")
-
-    @property
-    def fixed(self) -> dict[str, tuple[object, ...]]:
-        return self._fixed
-
-    def prepare(self) -> None:
-        """Make what the applications need on both sides."""
-        make_repository(self.local / "origin", files=60)
-        make_tree(self.local / "tree", files=80, directories=10, seed=5)
-        make_tree(self.remote / "fixed", files=150, directories=20, seed=6)
-        (self.remote / "fio").mkdir()
-        self._fixed = describe(self.remote / "fixed")
+@contextlib.contextmanager
+def stage(base: Path, options: list[str]) -> Iterator[Soak]:
+    """A server, a relay and a mount below *base*, ready for a soak."""
+    remote, local, runtime = base / "remote", base / "local", base / "run"
+    for path in (remote, local):
+        path.mkdir()
+    place = Place(base / "m", remote, local)
+    place.prepare()
+    words = [f"runtime_dir={runtime}", *options]
+    with (
+        running_sshd(base / "sshd") as server,
+        Relay(server.port) as relay,
+        mounted(server, remote, place.mount, port=relay.port, options=words) as mount,
+    ):
+        yield Soak(server, relay, mount, place, runtime)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--cuts", type=int, default=1_000_000, help="at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max-cut", type=float, default=20, help="seconds")
-    parser.add_argument("--pause", type=float, default=6, help="seconds between cuts, on average")
+    parser.add_argument("--pause", type=float, default=5, help="seconds between cuts, on average")
     parser.add_argument("-o", action="append", default=[], dest="options", help="for netfs")
     arguments = parser.parse_args()
     if os.geteuid() == 0:
         enter_private_mounts()
     base = Path(tempfile.mkdtemp(prefix="netfs-soak-"))
-    (base / "remote").mkdir()
-    (base / "local").mkdir()
-    with (
-        running_sshd(base / "sshd") as server,
-        Relay(server.port) as relay,
-        mounted(
-            server, base / "remote", base / "mnt", port=relay.port, options=arguments.options
-        ) as mount,
-    ):
-        soak = Soak(
-            server, relay, mount, base / "remote", base / "local", arguments.seed,
-            arguments.max_cut, arguments.pause,
+    with stage(base, arguments.options) as soak:
+        soak.say = lambda line: print(line, flush=True)
+        soak.say(f"in {base}")
+        soak.run(
+            Plan(
+                arguments.seed, arguments.minutes * 60, arguments.max_cut, arguments.pause,
+                arguments.cuts,
+            )
         )  # fmt: skip
-        soak.prepare()
-        soak.run(arguments.minutes * 60)
-        print("\n".join(soak.samples))
-        print("\n".join(soak.problems) or f"no problem in {soak.cuts} cuts")
+        print("\n".join(shown(sample) for sample in soak.samples))
+        print(soak.rounds)
         if soak.problems:
-            print(f"kept for a look: {base}; the log's end:\n{mount.text()[-3000:]}")
+            print("\n".join(soak.problems))
+            print(f"kept for a look: {base}; the log's end:\n{soak.mount.text()[-3000:]}")
             return 1
-        status = mount.unmount(60)
-    subprocess.run(["rm", "-rf", "--one-file-system", str(base)], check=True)
+        soak.wait_quiet()
+        print(f"no problem in {soak.cuts} cuts; no handle left")
+        status: int = soak.mount.unmount(60)
+    shutil.rmtree(base)
     return status
 
 
