@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import select
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -44,7 +45,7 @@ class Place:
         make_repository(self.local / "origin", files=60)
         make_tree(self.local / "tree", files=80, directories=10, seed=5)
         make_tree(self.local / "fixed", files=150, directories=20, seed=6)
-        make_tree(self.remote / "fixed", files=150, directories=20, seed=6)
+        shutil.copytree(self.local / "fixed", self.remote / "fixed", symlinks=True)
         (self.remote / "fio").mkdir()
 
 
