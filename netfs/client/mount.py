@@ -241,7 +241,10 @@ def _look(path: str, *, careful: bool) -> tuple[int, int]:
             return error.errno or errno.EIO, 0
     program = (
         "import os, sys\n"
-        "try: print(0, os.stat(sys.argv[1]).st_mode)\n"
+        "try:\n"
+        # the root's attributes may be cached by the kernel, also of a dead mount; statfs never is
+        " os.statvfs(sys.argv[1])\n"
+        " print(0, os.stat(sys.argv[1]).st_mode)\n"
         "except OSError as error: print(error.errno, 0)\n"
     )
     # Not subprocess: it would wait for a child that even SIGKILL does not end.
