@@ -99,3 +99,24 @@ def test_the_helpers_are_removed_again(space: Space) -> None:
     space.run("netfs install-helper --remove")
     assert space.run("ls /sbin/mount.netfs", check=False).returncode != 0
     assert space.run("ls /sbin/mount.fuse.netfs", check=False).returncode != 0
+
+
+def test_root_s_fstab_mounts_with_the_keys_of_run_as(
+    space: Space, server: Sshd, export: Path
+) -> None:
+    home = f"{space.scratch}/alice"
+    space.run(f"useradd -d {home} -m alice && mkdir -m 700 {home}/.ssh")
+    config = server.client_config.read_text()
+    for name in ("user_key", "known_hosts"):
+        space.run(f"cp {server.directory}/{name} {home}/.ssh/{name}")
+        config = config.replace(str(server.directory / name), f"~/.ssh/{name}")
+    Path(f"/proc/{space.holder.pid}/root{home}/.ssh/config").write_text(config)
+    space.run(f"chown -R alice: {home}")
+    line = f"{server.source(export)} /mnt/data netfs port={server.port},run_as=alice 0 0\n"
+    Path(f"/proc/{space.holder.pid}/root/etc/fstab").write_text(line.replace("run_as=alice", "ro"))
+    assert space.run("mount /mnt/data", check=False).returncode == 32  # root has no key here
+    Path(f"/proc/{space.holder.pid}/root/etc/fstab").write_text(line)
+    space.run("mount /mnt/data")
+    assert space.run("cat /mnt/data/hello").stdout == "hello\n"
+    space.run("umount /mnt/data")
+    gone(space)
