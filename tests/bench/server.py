@@ -1,7 +1,7 @@
 """``netfs serve`` beside OpenSSH's internal-sftp, under the same netfs client on loopback.
 
 ``python -m tests.bench.server`` prints sequential read and write, pipelined LSTAT, the latency of
-one STAT, and the memory of 200 idle sessions; it fails if one of issue 5's marks is missed.
+one STAT, and the memory of 200 idle sessions; it fails if one of its marks is missed.
 """
 
 from __future__ import annotations
