@@ -25,7 +25,7 @@ import uvloop
 
 from netfs import logs
 from netfs.client import mount as mounting
-from netfs.client import mountinfo
+from netfs.client import kerneltimeout, mountinfo
 from netfs.client.config import Config
 from netfs.client.control import Control
 from netfs.client.device import Aborted, Device, Unmounted
@@ -487,5 +487,11 @@ def run(
     faulthandler.enable(file=dump_fd, all_threads=True)
     uplink = Uplink(channel)
     logging.getLogger().addHandler(logs.Forward(lambda line: uplink.tell("log", line=line)))
+    bounded = kerneltimeout.within(config, kerneltimeout.read())
+    if bounded != config:
+        log.warning(
+            "link_timeout is %g s: the sysctls fs.fuse.*_request_timeout allow no more",
+            bounded.link.link_timeout_s,
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Daemon(config, uplink, generation, password).live())
+        return runner.run(Daemon(bounded, uplink, generation, password).live())
