@@ -24,8 +24,8 @@ from typing import Any, Final
 import uvloop
 
 from netfs import logs
-from netfs.client import mount as mounting
 from netfs.client import kerneltimeout, mountinfo
+from netfs.client import mount as mounting
 from netfs.client.config import Config
 from netfs.client.control import Control
 from netfs.client.device import Aborted, Device, Unmounted
