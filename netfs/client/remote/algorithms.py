@@ -7,6 +7,7 @@ names or patterns, or with a prefix a change of the default: ``+`` appends, ``-`
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
@@ -14,6 +15,9 @@ from typing import Final
 _GCM: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _CHACHA: Final = ("chacha20-poly1305@openssh.com",)
 _CTR: Final = ("aes128-ctr", "aes192-ctr", "aes256-ctr")
+
+_KEXINIT: Final = 20  # RFC 4253 §7.1
+_KEXINIT_HEAD: Final = 17  # the message's number and its cookie
 
 HOST_KEYS: Final = (
     "ssh-ed25519-cert-v01@openssh.com",
@@ -74,6 +78,46 @@ def expand(spec: str | None, default: Sequence[str], supported: Sequence[str]) -
     elif prefix == "^":
         asked = asked + usable
     return list(dict.fromkeys(asked))
+
+
+def unmatched(
+    kexinit: bytes,
+    *,
+    kex: Iterable[str],
+    host_keys: Iterable[str],
+    ciphers: Iterable[str],
+    macs: Iterable[str],
+) -> str | None:
+    """The first kind of algorithm in which the server's *kexinit* has none of ours, in words.
+
+    None when there is nothing to complain of, also of a message that is cut short or none.
+    Source: RFC 4253 §7.1.
+    """
+    if kexinit[:1] != bytes([_KEXINIT]):
+        return None
+    lists: list[list[str]] = []
+    at = _KEXINIT_HEAD
+    for _ in range(6):
+        if len(kexinit) < at + 4:
+            return None
+        (length,) = struct.unpack_from(">I", kexinit, at)
+        at += 4
+        lists.append(kexinit[at : at + length].decode("ascii", "replace").split(","))
+        at += length
+    to_server = [name for name in ciphers if name in lists[2]]
+    to_client = [name for name in ciphers if name in lists[3]]
+    asked = [("key exchange", kex, lists[0]), ("host key", host_keys, lists[1])]
+    asked += [("encryption", ciphers, lists[2]), ("encryption", ciphers, lists[3])]
+    asked += [
+        ("MAC", macs, theirs)
+        for chosen, theirs in ((to_server, lists[4]), (to_client, lists[5]))
+        if chosen and not ("gcm" in chosen[0] or "poly1305" in chosen[0])  # those need none
+    ]
+    for kind, ours, theirs in asked:
+        names = list(ours)
+        if not set(names) & set(theirs):
+            return f"{kind}: here {','.join(names)}, there {','.join(theirs)}"
+    return None
 
 
 def with_known_first(names: Sequence[str], known_types: Iterable[str]) -> list[str]:

@@ -187,7 +187,7 @@ class Dialer:
             ) from None
         except (asyncssh.Error, OSError, ValueError) as exc:
             self._drop(sock)
-            raise self._translate(exc, settings, login) from None
+            raise self._translate(_cause(exc, login, options), settings, login) from None
 
     async def _socket(self, settings: Settings) -> socket.socket:
         if settings.proxy_command is not None:
@@ -307,6 +307,24 @@ def _known(settings: Settings, accepted: frozenset[bytes]) -> hostkeys.HostKeys:
         raise ConnectError(
             ConnectErrorKind.BAD_CONFIG, f"{exc.filename}: {exc.strerror}; host keys can't be read"
         ) from None
+
+
+def _cause(exc: Exception, login: Login, options: dict[str, Any]) -> Exception:
+    """Why the connection ended, if the server hung up because no algorithm fits.
+
+    Both sides see that at once; asyncssh reports the hanging up when it comes first.
+    """
+    if isinstance(exc, asyncssh.ConnectionLost | OSError):
+        lacking = algorithms.unmatched(
+            login.kexinit,
+            kex=options["kex_algs"],
+            host_keys=options["server_host_key_algs"],
+            ciphers=options["encryption_algs"],
+            macs=options["mac_algs"],
+        )
+        if lacking is not None:
+            return asyncssh.KeyExchangeFailed(lacking)
+    return exc
 
 
 def _untrusted(exc: Exception, known: hostkeys.HostKeys) -> ConnectError:

@@ -88,6 +88,11 @@ class Login(asyncssh.SSHClient):
         connection = self._connection
         return connection is not None and bool(connection.get_extra_info("server_version"))
 
+    @property
+    def kexinit(self) -> bytes:
+        """The algorithms the server offered (RFC 4253 §7.1); empty as long as nothing came."""
+        return bytes(getattr(self._connection, "_server_kexinit", b""))
+
     # -- the connection -----------------------------------------------------------------------
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
-from netfs.client.remote.algorithms import ciphers, cpu_flags, expand, with_known_first
+from netfs.client.remote.algorithms import (
+    ciphers,
+    cpu_flags,
+    expand,
+    unmatched,
+    with_known_first,
+)
 
 DEFAULT = ("a1", "a2", "b1")
 SUPPORTED = ("b2", "a1", "a2", "b1", "c1")
@@ -68,3 +76,33 @@ def test_types_of_known_keys_come_first() -> None:
         "ssh-ed25519",
     ]
     assert with_known_first(names, []) == names
+
+
+def kexinit(*lists: str) -> bytes:
+    body = b"".join(struct.pack(">I", len(one)) + one.encode() for one in lists)
+    return bytes([20]) + bytes(16) + body + bytes(5)
+
+
+OURS = {"kex": ["k1", "k2"], "host_keys": ["h"], "ciphers": ["c1", "c2-gcm"], "macs": ["m"]}
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        (("k2", "h", "c1", "c1", "m", "m"), None),
+        (("k2,x", "y,h", "c2-gcm", "c2-gcm", "", ""), None),
+        (("k3", "h", "c1", "c1", "m", "m"), "key exchange: here k1,k2, there k3"),
+        (("k1", "", "c1", "c1", "m", "m"), "host key: here h, there "),
+        (("k1", "h", "c3", "c1", "m", "m"), "encryption: here c1,c2-gcm, there c3"),
+        (("k1", "h", "c1", "c3", "m", "m"), "encryption: here c1,c2-gcm, there c3"),
+        (("k1", "h", "c2-gcm", "c1", "", "n"), "MAC: here m, there n"),
+    ],
+)
+def test_what_two_sides_lack_is_named(offered: tuple[str, ...], expected: str | None) -> None:
+    assert unmatched(kexinit(*offered), **OURS) == expected
+
+
+def test_a_message_that_is_cut_short_or_another_lacks_nothing() -> None:
+    whole = kexinit("k3", "h", "c1", "c1", "m", "m")
+    assert all(unmatched(whole[:at], **OURS) is None for at in range(len(whole) - 9))
+    assert unmatched(bytes([21]) + whole[1:], **OURS) is None

@@ -153,6 +153,29 @@ async def test_no_cipher_in_common_is_named(tmp_path: Path) -> None:
     assert error.kind is ConnectErrorKind.NO_ALGORITHM
 
 
+async def test_no_algorithm_in_common_is_named_though_the_server_hangs_up_first(
+    words: Words,
+) -> None:
+    offer = bytes([20]) + bytes(16)
+    for one in (b"curve25519-sha256", b"ssh-ed25519", b"x", b"y", b"", b"", b"none", b"none"):
+        offer += len(one).to_bytes(4, "big") + one
+    offer += bytes(4 + 4 + 1 + 4)
+    padding = 16 - (5 + len(offer)) % 8
+    packet = (1 + len(offer) + padding).to_bytes(4, "big") + bytes([padding]) + offer
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"SSH-2.0-x\r\n" + packet + bytes(padding))
+        await reader.readexactly(100)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        error = await failure(server.sockets[0].getsockname()[1], words)
+    assert error.kind is ConnectErrorKind.NO_ALGORITHM
+    assert "there x" in str(error) or "received x" in str(error)
+
+
 # --- who are you ---------------------------------------------------------------------------------
 
 
