@@ -69,10 +69,12 @@ def install(package: str) -> None:
     Services are kept from starting: a test machine needs the programs only.
     """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
+    # The workers of one run may want packages at the same time: apt waits for the other.
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+    command = [*apt, "install", "-y", "--no-install-recommends", package]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        subprocess.run(["apt-get", "update", "-q"], capture_output=True, timeout=600)
+        subprocess.run([*apt, "update"], capture_output=True, timeout=600)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.fail(
