@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import asyncssh
@@ -41,6 +41,7 @@ _SMALLEST_PACKET: Final = 1024
 
 _STDERR_KEPT: Final = 4 * KIB
 _CLOSE_PATIENCE_S: Final = 2.0
+_EXPLAIN_PATIENCE_S: Final = 3.0
 
 
 class Underlay(Protocol):
@@ -91,7 +92,7 @@ class SshLink:
 
     async def open_channel(self, receiver: Receiver) -> Channel:
         """See channel.Link."""
-        session = _Session(receiver, self._sftp_server)
+        session = _Session(receiver, self._sftp_server, self._ask_shell)
         opening = asyncio.ensure_future(self._open(session))
         try:
             return await asyncio.shield(opening)
@@ -140,6 +141,20 @@ class SshLink:
             "sshd_config needs 'Subsystem sftp internal-sftp', or name its program with "
             "-o sftp_server=PATH"
         )
+
+    async def _ask_shell(self) -> str:
+        """The first line that a command's session prints, where an SFTP session ends at once.
+
+        sshd and nologin tell only such a session why: a subsystem's stderr is not sent.
+        """
+        try:
+            async with asyncio.timeout(_EXPLAIN_PATIENCE_S):
+                done = await self._connection.run(
+                    "true", check=False, encoding=None, stdin=asyncssh.DEVNULL
+                )
+        except (TimeoutError, OSError, asyncssh.Error):
+            return ""  # no explanation; what failed is told without it
+        return readable(bytes(done.stderr or b"") or bytes(done.stdout or b""))  # type: ignore[arg-type]
 
     async def probe(self) -> None:
         """See channel.Link.  The same request as ssh's own keepalive; any answer will do."""
@@ -234,9 +249,16 @@ class SshChannel:
 class _Session(asyncssh.SSHClientSession[bytes]):
     """What asyncssh calls for one channel; hands the stream to the receiver."""
 
-    def __init__(self, receiver: Receiver, sftp_server: str | None) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        sftp_server: str | None,
+        ask_shell: Callable[[], Awaitable[str]],
+    ) -> None:
         self._receiver = receiver
         self._sftp_server = sftp_server
+        self._ask_shell = ask_shell
+        self._explaining: asyncio.Task[None] | None = None
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._greeting: bytearray | None = bytearray()  # None once the stream is SFTP
         self._stderr = bytearray()
@@ -274,7 +296,20 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._status = status
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(None if not self.is_wanted else self._reason(exc))
+        reason = None if not self.is_wanted else self._reason(exc)
+        if (
+            reason is not None
+            and reason.kind is ConnectErrorKind.NO_SFTP
+            and self._status is not None
+            and not self._stderr
+        ):
+            self._explaining = asyncio.ensure_future(self._end_explained(reason))
+        else:
+            self._end(reason)
+
+    async def _end_explained(self, reason: ConnectError) -> None:
+        said = await self._ask_shell()
+        self._end(ConnectError(reason.kind, f"{reason}: {said}") if said else reason)
 
     def pause_writing(self) -> None:
         self._receiver.pause_writing()
