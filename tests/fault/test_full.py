@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Mounter
+from tests.harness.mounts import PROJECT, mounted, netfs_command
+from tests.harness.packages import require
+from tests.harness.sshd import STOCK_SUBSYSTEM, running_sshd
 
 pytestmark = [
     pytest.mark.mount,
@@ -85,3 +89,64 @@ def test_a_removed_directory_is_enoent_and_comes_back(remote: Path, mount_at: Mo
     (remote / "d").mkdir()
     (mount.path / "new").write_text("x")
     assert (remote / "d" / "new").read_text() == "x"
+
+
+@pytest.fixture
+def quota(tmp_path: Path) -> Iterator[Path]:
+    """A directory on the server's side that may hold 4 MiB, on a disk with more room (btrfs)."""
+    if "btrfs" not in Path("/proc/filesystems").read_text():
+        pytest.skip("no filesystem with quotas: this kernel has no btrfs")
+    image, place = tmp_path / "image", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    btrfs = require("btrfs", "btrfs-progs")
+    directory = place / "limited"
+    run(require("mkfs.btrfs", "btrfs-progs"), "-q", image)
+    run("mount", "-o", "loop", image, place)
+    try:
+        run(btrfs, "quota", "enable", place)
+        run(btrfs, "subvolume", "create", directory)
+        run(btrfs, "qgroup", "limit", "4M", directory)
+        yield directory
+    finally:
+        run("umount", "-l", place)
+
+
+def run(*words: str | Path) -> None:
+    subprocess.run([os.fspath(word) for word in words], capture_output=True, timeout=60, check=True)
+
+
+@pytest.mark.parametrize("server", ["sshd", "netfs serve"])
+def test_a_quota_is_edquot_and_what_it_does_not_take_is_saved(
+    server: str, quota: Path, tmp_path: Path, need_fuse: None
+) -> None:
+    serve = shlex.join(netfs_command("serve", "--stdio", "--root", "/"))
+    subsystem = STOCK_SUBSYSTEM if server == "sshd" else f"env PYTHONPATH={PROJECT} {serve}"
+    options = [f"rescue_dir={tmp_path / 'rescue'}"]
+    data = os.urandom(12 << 20)
+    with (
+        running_sshd(tmp_path / "sshd", subsystem=subsystem) as sshd,
+        mounted(sshd, quota, tmp_path / "m", options=options) as mount,
+    ):
+        accepted = 0
+        fd = os.open(mount.path / "f", os.O_CREAT | os.O_WRONLY)
+        with pytest.raises(OSError, match="quota") as caught:  # noqa: PT012 (writes are buffered)
+            while accepted < len(data):
+                accepted += os.write(fd, data[accepted : accepted + (1 << 20)])
+            os.fsync(fd)
+        assert caught.value.errno == errno.EDQUOT
+        with contextlib.suppress(OSError):  # what is left could not be stored either
+            os.close(fd)
+        (saved,) = (tmp_path / "rescue").glob("*.data")
+        assert str(saved) in mount.text()
+        stored, kept = (quota / "f").read_bytes(), saved.read_bytes()
+        for start in range(0, accepted, 4096):
+            piece = data[start : start + 4096]
+            found = (stored[start : start + 4096], kept[start : start + 4096])
+            assert piece in found, f"neither stored nor saved: {start}"
+        os.unlink(mount.path / "f")
+        run("sync", "-f", quota)  # btrfs frees quota at its next commit
+        (mount.path / "g").write_bytes(b"x" * 100_000)
+        assert (quota / "g").read_bytes() == b"x" * 100_000
+        assert mount.unmount() == 0
