@@ -16,6 +16,10 @@ from typing import Final, NamedTuple
 _START: Final = 1024 * 1024  # bytes before anything was measured
 _BLOCK: Final = 256 * 1024  # bytes; one more block than the way holds keeps it busy
 _GAIN: Final = 1.25  # above 1 lets the measured rate grow when the way is faster than thought
+_START_GAIN: Final = 2.5  # while nobody knows how fast it is: doubles what is under way
+_START_ROUNDS: Final = 3  # round trips without growth after which the way counts as full
+_START_GROWTH: Final = 1.25  # what counts as growth
+_IDLE_S: Final = 1.0  # after such a pause the way may be another one
 _SLACK_S: Final = (
     0.008  # for the work at both ends, more under load; on loopback it is all that counts
 )
@@ -85,7 +89,10 @@ class BulkWindow:
         "_delivered",
         "_delivered_at",
         "_first_sent_at",
+        "_full",
+        "_full_rate",
         "_rates",
+        "_round_ends",
         "_round_trip",
         "_wakers",
         "in_flight",
@@ -97,6 +104,9 @@ class BulkWindow:
         self._delivered = 0
         self._delivered_at = self._first_sent_at = 0.0
         self._wakers: list[Callable[[], None]] = []
+        self._full = 0  # round trips in a row in which the rate did not grow
+        self._full_rate = 0.0  # bytes/s at the last growth
+        self._round_ends = 0  # the round trip ends when what leaves from this count on is answered
         self.in_flight = 0  # bytes
 
     def __repr__(self) -> str:
@@ -110,7 +120,12 @@ class BulkWindow:
         if self._round_trip.is_probing and self._round_trip.shortest_s >= _NEAR_S:
             return _BLOCK
         trip = self._round_trip.shortest_s
-        way = _BLOCK + int(self._rates[0][1] * (_GAIN * trip + _SLACK_S))
+        rate = self._rates[0][1]
+        gain = _GAIN if self._full >= _START_ROUNDS else _START_GAIN
+        # On a fast way the blocks are short, and a queue that is shorter than the round trip
+        # absorbs the moments in which an end has no processor.
+        queue = max((gain - 1) * trip, trip - 2 * _BLOCK / rate)
+        way = _BLOCK + int(rate * (trip + queue + _SLACK_S))
         return min(_LARGEST, max(way, _NEAR) if trip < _NEAR_S else way)
 
     @property
@@ -125,6 +140,9 @@ class BulkWindow:
     def sent(self, size: int, now: float) -> Mark:
         """*size* bytes went; returns the mark to give to ``answered``."""
         if not self.in_flight:
+            if now - self._delivered_at > _IDLE_S:
+                self._full = 0
+                self._full_rate = 0.0
             self._delivered_at = self._first_sent_at = now
         self.in_flight += size
         return Mark(self._delivered, self._delivered_at, self._first_sent_at)
@@ -154,6 +172,18 @@ class BulkWindow:
             rates.append((now, rate))
             while now - rates[0][0] > _MEMORY_S and len(rates) > 1:
                 rates.popleft()
+            if self._full < _START_ROUNDS and mark.delivered >= self._round_ends:
+                self._end_round()
+
+    def _end_round(self) -> None:
+        """While starting: see whether the last doubling still brought something."""
+        self._round_ends = self._delivered
+        best = self._rates[0][1]
+        if best >= self._full_rate * _START_GROWTH:
+            self._full_rate = best
+            self._full = 0
+        else:
+            self._full += 1
 
     def lost(self, size: int) -> None:
         """A request of *size* bytes will never be answered."""
