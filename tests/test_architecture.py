@@ -24,6 +24,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
         "netfs.sftp",
         "netfs.client.remote",
         "netfs.client.config",
+        "netfs.client.turns",
         "netfs.sshfast",
     ),
 }

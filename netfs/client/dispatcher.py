@@ -1,8 +1,8 @@
 """From the device to the handlers and back: the loop over requests.
 
-Answers that need no waiting are given at once; what must wait becomes a task, registered under the
-request's ``unique``.  The only catch-all of the daemon is here.  What requests mean belongs to the
-operations, and who may be interrupted to interrupts.py.
+Answers that need no waiting are given at once; what must wait becomes an ``Operation``, registered
+under the request's ``unique``.  The only catch-all of the daemon is here.  What requests mean
+belongs to the operations, and who may be interrupted to interrupts.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
 from netfs.client.inflight import InFlight, InFlightRequest
 from netfs.client.stats import RequestCounters, slot
+from netfs.client.turns import Operation, Turn
 from netfs.fuse import handshake, requests
 from netfs.fuse.abi import Opcode
 from netfs.fuse.errors import FuseProtocolError, MalformedRequest, UnsupportedVersion
@@ -107,6 +109,7 @@ class Dispatcher:
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
         allowed_uids: frozenset[int] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """
         Args:
@@ -118,6 +121,7 @@ class Dispatcher:
             busy: kept up to date: how many unanswered requests each nodeid has.
             debug: log each request and reply on ``netfs.fuse``.
             allowed_uids: callers that are answered (allow_root); None: the kernel decides alone.
+            turn: ends after each batch of requests, so that what they ask for leaves together.
         """
         self._device = device
         self._context = context
@@ -134,7 +138,10 @@ class Dispatcher:
         self._allowed_uids = allowed_uids
         self._counters = RequestCounters()
         self._in_flight: dict[int, InFlight] = {}
-        self._tasks: dict[asyncio.Task[None], InFlight] = {}
+        self._turn = turn
+        self._running = 0  # operations begun
+        self._is_starting = False
+        self._all_ended: asyncio.Future[None] | None = None  # whom ``close`` waits for
         self._queue: deque[InFlight] = deque()
         self._watched: dict[int, InFlight] = {}
         self._leaving: dict[int, float] = {}  # pid -> until when it is remembered
@@ -179,21 +186,37 @@ class Dispatcher:
             self._recheck = None
         while self._queue:
             self._drop(self._queue[0], errno.EIO)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        left = set(self._tasks)
-        for task in left:
-            task.cancel()
-        if left:
-            # A cancelled operation may close handles; it is not waited for without end.
-            await asyncio.wait(left, timeout=timeout_s)
+        await self._wait_ended(timeout_s)
+        for one in list(self._in_flight.values()):
+            if one.operation is not None:
+                one.operation.cancel()
+        # A cancelled operation may close handles; it is not waited for without end.
+        await self._wait_ended(timeout_s)
         for one in list(self._in_flight.values()):
             log.warning("unique %d: %s did not end", one.unique, _name(one.opcode))
             self._answer_error(one, errno.EIO)
 
+    async def _wait_ended(self, timeout_s: float) -> None:
+        """Until no operation runs, at most for *timeout_s*."""
+        if self._running:
+            self._all_ended = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._all_ended,), timeout=timeout_s)
+            self._all_ended = None
+
     # Requests
 
     def _receive(self) -> None:
+        turn = self._turn
+        if turn is None:
+            self._receive_batch()
+            return
+        turn.begin()
+        try:
+            self._receive_batch()
+        finally:
+            turn.end()
+
+    def _receive_batch(self) -> None:
         device = self._device
         for _ in range(DRAIN):
             try:
@@ -318,10 +341,10 @@ class Dispatcher:
         for nodeid in one.nodeids:
             self._busy[nodeid] = self._busy.get(nodeid, 0) + 1
         self._counters.waited += 1
-        if len(self._tasks) < self._max_tasks:
-            self._start(one)
-        else:
-            self._queue.append(one)
+        self._queue.append(one)
+        self._start_queued()
+        if one.answered:
+            return
         if header.opcode == Opcode.FLUSH:
             self._watched[one.unique] = one  # no signal tells of an exiting caller
             if self._leaving:
@@ -332,21 +355,21 @@ class Dispatcher:
             if parked is not None:
                 self._watch(one)
 
-    def _start(self, one: InFlight) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(self._operate(one))
-        one.task = task
-        self._tasks[task] = one
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        one = self._tasks.pop(task)
-        if not one.answered:
-            # Cancelled before its first step: nothing of _operate has run.
-            one.coroutine.close()
-            self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
-        while self._queue and len(self._tasks) < self._max_tasks:
-            self._start(self._queue.popleft())
+    def _start_queued(self) -> None:
+        if self._is_starting:
+            return  # one that has ended at once: the loop below goes on
+        self._is_starting = True
+        try:
+            while self._queue and self._running < self._max_tasks:
+                one = self._queue.popleft()
+                assert self._loop is not None
+                one.operation = Operation(
+                    self._loop, one.coroutine, partial(self._operation_ended, one)
+                )
+                self._running += 1
+                one.operation.begin()
+        finally:
+            self._is_starting = False
 
     def _drop(self, one: InFlight, number: int) -> None:
         """Answer a request whose operation has not begun."""
@@ -354,30 +377,37 @@ class Dispatcher:
         one.coroutine.close()
         self._answer_error(one, number)
 
-    async def _operate(self, one: InFlight) -> None:
-        try:
-            reply = await one.coroutine
-        except asyncio.CancelledError:
+    def _operation_ended(
+        self, one: InFlight, reply: Reply | None, error: BaseException | None
+    ) -> None:
+        self._running -= 1
+        if reply is not None:
+            self._answer(one, reply)
+        elif error is None or isinstance(error, asyncio.CancelledError):
             self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
-        except Exception as error:
-            number = self._errno(error, one.unique, one.opcode)
-            self._answer_error(one, number)
         else:
-            if one.answered:
-                # The caller was told EINTR meanwhile: it got nothing, so nothing is kept for it.
-                if reply.undo is not None:
-                    reply.undo()
-                return
-            self._finish(one)
-            if self._debug:
-                wire_log.debug(
-                    "<- %d ok %d, %.1f ms",
-                    one.unique,
-                    sum(map(len, reply.body)),
-                    (self._clock() - one.since) * 1e3,
-                )
-            if not self._device.reply(one.unique, reply):
-                self._counters.gone += 1
+            self._answer_error(one, self._errno(error, one.unique, one.opcode))
+        if self._queue:
+            self._start_queued()
+        if self._all_ended is not None and not self._running and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+    def _answer(self, one: InFlight, reply: Reply) -> None:
+        if one.answered:
+            # The caller was told EINTR meanwhile: it got nothing, so nothing is kept for it.
+            if reply.undo is not None:
+                reply.undo()
+            return
+        self._finish(one)
+        if self._debug:
+            wire_log.debug(
+                "<- %d ok %d, %.1f ms",
+                one.unique,
+                sum(map(len, reply.body)),
+                (self._clock() - one.since) * 1e3,
+            )
+        if not self._device.reply(one.unique, reply):
+            self._counters.gone += 1
 
     def _answer_error(self, one: InFlight, number: int) -> None:
         if one.answered:
@@ -455,10 +485,10 @@ class Dispatcher:
         self._counters.interrupted += 1
         if self._debug:
             wire_log.debug("   %d interrupted", one.unique)
-        if one.task is None:
+        if one.operation is None:
             self._drop(one, errno.EINTR)
             return
-        one.task.cancel()
+        one.operation.cancel()
         one.quit_at = self._clock() + interrupts.ANSWER_S
 
     def _set_recheck(self) -> None:

@@ -5,10 +5,10 @@ What is done with them belongs to the dispatcher.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
+from netfs.client.turns import Operation
 from netfs.fuse import requests
 from netfs.fuse.replies import Reply
 
@@ -35,10 +35,10 @@ class InFlight:
         "nodeid",
         "nodeids",
         "opcode",
+        "operation",
         "pid",
         "quit_at",
         "since",
-        "task",
         "unique",
     )
 
@@ -52,7 +52,7 @@ class InFlight:
         self.pid = header.pid
         self.coroutine = coroutine
         self.since = since
-        self.task: asyncio.Task[None] | None = None  # None: it has not begun
+        self.operation: Operation[Reply] | None = None  # None: it has not begun
         self.answered = False
         self.cancelled = False
         self.interrupted = False  # the kernel sent an INTERRUPT

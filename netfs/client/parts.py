@@ -117,6 +117,7 @@ def assemble(
         REFUSED,
         minor=capabilities.minor,
         clock=clock,
+        turn=session.turn,
         debug=config.daemon.debug,
         is_link_up=lambda: session.is_up,
         busy=busy,

@@ -13,6 +13,7 @@ from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.link import Signs
 from netfs.client.remote.requester import Disconnected, Requester, new_links
+from netfs.client.turns import Turn
 
 _log = logging.getLogger(__name__)
 
@@ -20,13 +21,16 @@ _log = logging.getLogger(__name__)
 class Ways:
     """How the requesters of one link are made: they share the measured way and the clock."""
 
-    def __init__(self, clock: Callable[[], float], *, log_requests: bool) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, log_requests: bool, turn: Turn | None
+    ) -> None:
         self.links = new_links()
+        self._turn = turn
         self._clock = clock
         self._log_requests = log_requests
 
     def new_requester(self) -> Requester:
-        return Requester(self.links, self._clock, log_requests=self._log_requests)
+        return Requester(self.links, self._clock, log_requests=self._log_requests, turn=self._turn)
 
 
 class Conversation:
@@ -52,7 +56,7 @@ class Conversation:
 
     @property
     def is_ended(self) -> bool:
-        return any(requester.is_ended for requester in self._requesters)
+        return True in [requester.is_ended for requester in self._requesters]
 
     @property
     def requesters(self) -> tuple[Requester, ...]:
@@ -145,13 +149,15 @@ class Conversation:
         self._grown.set()
 
 
-async def converse(link: Link, config: Config, clock: Callable[[], float]) -> Conversation:
-    """Start SFTP on *link*; the link is aborted if that fails.
+async def converse(
+    link: Link, config: Config, clock: Callable[[], float], turn: Turn | None = None
+) -> Conversation:
+    """Start SFTP on *link*; the link is aborted if that fails.  *turn*: see ``Requester``.
 
     Raises:
         ConnectError
     """
-    ways = Ways(clock, log_requests=config.daemon.debug)
+    ways = Ways(clock, log_requests=config.daemon.debug, turn=turn)
     requester = ways.new_requester()
     try:
         # The system's ssh asks for passwords on the terminal meanwhile; it has its own time-outs.

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.window import BulkWindow, Mark, RoundTrip
+from netfs.client.turns import Awaited, Turn, Waker
 from netfs.sftp.codes import Status
 from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
@@ -82,15 +83,15 @@ class RequesterStatistics(NamedTuple):
     bytes_received: int
 
 
-class Pending(asyncio.Future[Response]):
+class Pending(Awaited[Response]):
     """A request's future with what the queue must know of it."""
 
     request: Request
-    size: int  # bytes of bulk, else 0
-    window: BulkWindow | None
+    size: int = 0  # bytes of bulk, else 0
+    window: BulkWindow | None = None
     mark: Mark
     sent_at: float  # on the requester's clock
-    handle: bytes | None
+    handle: bytes | None = None
 
 
 class _Lane:
@@ -110,15 +111,23 @@ class Requester:
     """
 
     def __init__(
-        self, links: Links, clock: Callable[[], float], *, log_requests: bool = False
+        self,
+        links: Links,
+        clock: Callable[[], float],
+        *,
+        log_requests: bool = False,
+        turn: Turn | None = None,
     ) -> None:
+        """*turn*: at whose end what was asked for leaves."""
         self._loop = asyncio.get_running_loop()
+        self._turn = Turn(self._loop) if turn is None else turn
         self._clock = clock
         self._log_requests = log_requests
         self._connection: ClientConnection[Pending] = ClientConnection()
         self._channel: Channel | None = None
         self._version: asyncio.Future[Version] = self._loop.create_future()
         self._ended: asyncio.Future[str] = self._loop.create_future()
+        self.is_ended = False
         self.loss: Exception | None = None  # what the channel was lost with
         self._small: deque[Pending] = deque()
         self._round_trip = links.round_trip
@@ -159,18 +168,15 @@ class Requester:
         """
         future = Pending(loop=self._loop)
         future.request = request
-        future.size = 0
-        future.window = None
-        future.handle = None
         future.sent_at = self._clock()  # until it is really sent: since when it waits
-        if self._ended.done():
+        if self.is_ended:
             future.set_exception(Disconnected(self._ended.result(), sent=False))
             return future
         self._requests += 1
         self._enqueue(future)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._turn.at_end(self._flush)
         return future
 
     async def call(self, request: Request) -> Response:
@@ -207,10 +213,6 @@ class Requester:
     def set_extended_attrs(self) -> None:
         """The server said yes to ``attrs@netfs``."""
         self._connection.extended_attrs = True
-
-    @property
-    def is_ended(self) -> bool:
-        return self._ended.done()
 
     async def wait_ended(self) -> str:
         """Returns why, when the conversation is over."""
@@ -262,17 +264,29 @@ class Requester:
     def data_received(self, data: Buffer) -> None:
         self._bytes_received += len(data)
         now = self.heard_at = self._clock()
+        woken: list[tuple[Waker, Pending]] = []
+        turn = self._turn
+        turn.begin()
         try:
-            for event in self._connection.receive_data(data):
-                if isinstance(event, Answer):
-                    self._deliver(event.waiter, event.response, now)
-                elif isinstance(event, Reaped):
-                    self._reap(event.waiter, event.orphan, now)
-                elif not self._version.done():
-                    self._version.set_result(event)
-        except RemoteProtocolError as exc:
-            _log.warning("the server broke the SFTP protocol: %s", exc)
-            self.abort(f"the server broke the SFTP protocol: {exc}")
+            try:
+                for event in self._connection.receive_data(data):
+                    if type(event) is Answer:
+                        future = event.waiter
+                        waker = future.take_waker()
+                        self._deliver(future, event.response, now)
+                        if waker is not None:
+                            woken.append((waker, future))
+                    elif type(event) is Reaped:
+                        self._reap(event.waiter, event.orphan, now)
+                    elif isinstance(event, Version) and not self._version.done():
+                        self._version.set_result(event)
+            except RemoteProtocolError as exc:
+                _log.warning("the server broke the SFTP protocol: %s", exc)
+                self.abort(f"the server broke the SFTP protocol: {exc}")
+            for waker, future in woken:
+                waker(future)
+        finally:
+            turn.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.loss = exc
@@ -294,6 +308,13 @@ class Requester:
 
     def _enqueue(self, future: Pending) -> None:
         request = future.request
+        if (
+            not self._lanes
+            and type(request) is not Write
+            and not (type(request) is Read and request.length >= _BULK)
+        ):
+            self._small.append(future)  # most requests
+            return
         handle: bytes | None = getattr(request, "handle", None)
         lane: _Lane | None = None
         own: _Lane | None
@@ -324,7 +345,7 @@ class Requester:
     def _flush(self) -> None:
         """Write what may leave now, in one go."""
         self._flush_scheduled = False
-        if self._paused or self._channel is None or self._ended.done():
+        if self._paused or self._channel is None or self.is_ended:
             return
         buffers: list[Buffer] = []
         now = self._clock()
@@ -370,7 +391,7 @@ class Requester:
     def _room_came(self) -> None:
         if (self._reads.queue or self._writes.queue) and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._turn.at_end(self._flush)
 
     def _queued(self) -> int:
         return len(self._small) + len(self._reads.queue) + len(self._writes.queue)
@@ -403,8 +424,9 @@ class Requester:
 
     def _end(self, reason: str) -> None:
         """Tell everybody who waits.  May be called more than once."""
-        if self._ended.done():
+        if self.is_ended:
             return
+        self.is_ended = True
         self._ended.set_result(reason)
         for lane in (self._reads, self._writes):
             lane.window.unsubscribe(self._room_came)

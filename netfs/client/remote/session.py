@@ -37,6 +37,7 @@ from netfs.client.remote.requester import (
 )
 from netfs.client.remote.settle import has_run
 from netfs.client.remote.transport import keepalive
+from netfs.client.turns import Turn
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, StatVfs
@@ -76,6 +77,7 @@ class Session:
         self._connect = connect
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self.turn = Turn(self._loop)
         interval, count = keepalive(config)
         self._keeper: LinkKeeper[Conversation] = LinkKeeper(
             self._dial, lambda: Pulse(interval, count), clock, self._state_changed
@@ -107,7 +109,7 @@ class Session:
             ConnectError: no SFTP on it.
         """
         if link is not None:
-            self._adopt(await converse(link, self._config, self._clock))
+            self._adopt(await converse(link, self._config, self._clock, self.turn))
 
     async def run(self) -> Exception | None:
         """Keep the link up until cancelled; without ``reconnect`` return why it was lost."""
@@ -188,7 +190,7 @@ class Session:
         )
 
     async def _dial(self) -> Conversation:
-        return await converse(await self._connect(), self._config, self._clock)
+        return await converse(await self._connect(), self._config, self._clock, self.turn)
 
     def _state_changed(self, status: LinkStatus) -> None:
         live = self._keeper.live

@@ -1,0 +1,165 @@
+"""Coroutines driven without tasks, and work put off to the end of a callback.
+
+A task costs two turns of the event loop per wait: one to begin, one to go on.  An ``Operation``
+begins where it is made, and goes on where its answer comes in.  What is asked for and answered
+belongs to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
+
+Waker = Callable[["asyncio.Future[Any]"], object]
+
+
+class Turn:
+    """The present callback of the event loop: what is put off to its end is done once for all
+    that happens in it."""
+
+    __slots__ = ("_depth", "_later", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._depth = 0
+        self._later: list[Callable[[], None]] = []
+
+    def at_end(self, work: Callable[[], None]) -> None:
+        """Do *work* when the turn ends; soon, if there is none."""
+        if self._depth:
+            self._later.append(work)
+        else:
+            self._loop.call_soon(work)
+
+    def begin(self) -> None:
+        self._depth += 1
+
+    def end(self) -> None:
+        self._depth -= 1
+        if not self._depth and self._later:
+            later, self._later = self._later, []
+            while later:
+                try:
+                    later.pop()()
+                except BaseException:
+                    for work in later:
+                        self._loop.call_soon(work)
+                    raise
+
+
+class Awaited(asyncio.Future[_T]):
+    """A future whose maker may wake an ``Operation`` that waits for it, without the loop."""
+
+    waker: Waker | None = None
+
+    def take_waker(self) -> Waker | None:
+        """The one to be called, with the future, after its result was set: by nobody else then."""
+        waker = self.waker
+        if waker is not None:
+            self.remove_done_callback(waker)
+        return waker
+
+
+class Operation(Generic[_T]):
+    """Drives a coroutine as a task would, beginning at once: see ``begin``.
+
+    To what runs in it, it is the current task (asyncio documents this under "Extending"), so that
+    ``asyncio.timeout`` works.
+    """
+
+    __slots__ = ("_cancels", "_coroutine", "_loop", "_must_cancel", "_on_end", "_waits_for", "done")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, _T],
+        on_end: Callable[[_T | None, BaseException | None], None],
+    ) -> None:
+        """*on_end* gets the result, or the exception (CancelledError if it was cancelled)."""
+        self._loop = loop
+        self._coroutine = coroutine
+        self._on_end = on_end
+        self._waits_for: asyncio.Future[Any] | None = None
+        self._must_cancel = False
+        self._cancels = 0
+        self.done = False
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else f"waits for {self._waits_for!r}"
+        return f"<Operation {self._coroutine!r} {state}>"
+
+    def begin(self) -> None:
+        """Run it up to its first wait, or its end."""
+        self._step()
+
+    def cancel(self, msg: object = None) -> bool:
+        """As Task.cancel."""
+        if self.done:
+            return False
+        self._cancels += 1
+        if self._waits_for is None or not self._waits_for.cancel():
+            self._must_cancel = True
+        return True
+
+    def cancelling(self) -> int:
+        """As Task.cancelling."""
+        return self._cancels
+
+    def uncancel(self) -> int:
+        """As Task.uncancel."""
+        if self._cancels:
+            self._cancels -= 1
+        return self._cancels
+
+    def _step(self) -> None:
+        loop = self._loop
+        outer = asyncio.current_task(loop)  # only where an answer comes from this process itself
+        if outer is not None:
+            _leave_task(loop, outer)
+        _enter_task(loop, self)  # type: ignore[arg-type]
+        future: asyncio.Future[Any] | None = None
+        value: _T | None = None
+        error: BaseException | None = None
+        try:
+            if self._must_cancel:
+                self._must_cancel = False
+                future = self._coroutine.throw(asyncio.CancelledError())
+            else:
+                future = self._coroutine.send(None)
+        except StopIteration as stop:
+            self.done = True
+            value = stop.value
+        except BaseException as exc:
+            self.done = True
+            error = exc
+        finally:
+            _leave_task(loop, self)  # type: ignore[arg-type]
+            if outer is not None:
+                _enter_task(loop, outer)
+        if not self.done:
+            self._wait(future)
+            return
+        self._on_end(value, error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+
+    def _wait(self, future: asyncio.Future[Any] | None) -> None:
+        if future is None:  # asyncio.sleep(0)
+            self._loop.call_soon(self._step)
+            return
+        future._asyncio_future_blocking = False
+        wakeup = self._wakeup
+        future.add_done_callback(wakeup)
+        if isinstance(future, Awaited):
+            future.waker = wakeup
+        self._waits_for = future
+        if self._must_cancel and future.cancel():
+            self._must_cancel = False
+
+    def _wakeup(self, future: asyncio.Future[Any]) -> None:
+        self._waits_for = None
+        self._step()

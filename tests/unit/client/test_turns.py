@@ -1,0 +1,186 @@
+"""Coroutines driven without tasks, and work put off to the end of a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from netfs.client.turns import Awaited, Operation, Turn
+
+Outcome = tuple[Any, BaseException | None]
+
+
+def begin(coroutine: Coroutine[Any, Any, Any]) -> tuple[Operation[Any], asyncio.Future[Outcome]]:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Outcome] = loop.create_future()
+    operation = Operation(loop, coroutine, lambda value, error: ended.set_result((value, error)))
+    operation.begin()
+    return operation, ended
+
+
+async def test_what_need_not_wait_has_ended_when_it_has_begun() -> None:
+    async def work() -> int:
+        return 5
+
+    operation, ended = begin(work())
+    assert operation.done
+    assert ended.result() == (5, None)
+
+
+async def test_an_error_is_handed_over() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise OSError(5, "no")
+
+    _, ended = begin(work())
+    value, error = await ended
+    assert value is None
+    assert isinstance(error, OSError)
+
+
+async def test_a_waker_goes_on_at_once_and_only_once() -> None:
+    future: Awaited[int] = Awaited()
+    steps: list[int] = []
+
+    async def work() -> int:
+        steps.append(await future)
+        return 1
+
+    operation, ended = begin(work())
+    waker = future.take_waker()
+    future.set_result(7)
+    assert waker is not None
+    waker(future)
+    assert operation.done
+    assert steps == [7]
+    await asyncio.sleep(0)
+    assert ended.result() == (1, None)
+
+
+async def test_a_future_that_ends_otherwise_wakes_by_the_loop() -> None:
+    future: Awaited[int] = Awaited()
+
+    async def work() -> int:
+        return await future
+
+    _, ended = begin(work())
+    future.set_exception(OSError(5, "lost"))
+    _, error = await ended
+    assert isinstance(error, OSError)
+
+
+@pytest.mark.parametrize("kind", [Awaited, asyncio.Future])
+async def test_a_cancelled_operation_cancels_what_it_waits_for(
+    kind: type[asyncio.Future[int]],
+) -> None:
+    future = kind()
+
+    async def work() -> int:
+        return await future
+
+    operation, ended = begin(work())
+    assert operation.cancel()
+    _, error = await ended
+    assert isinstance(error, asyncio.CancelledError)
+    assert future.cancelled()
+    assert not operation.cancel()
+
+
+async def test_a_cancel_between_the_answer_and_the_waking_still_counts() -> None:
+    future: Awaited[int] = Awaited()
+
+    async def work() -> int:
+        return await future
+
+    operation, ended = begin(work())
+    waker = future.take_waker()
+    future.set_result(7)
+    operation.cancel()
+    assert waker is not None
+    waker(future)
+    _, error = await ended
+    assert isinstance(error, asyncio.CancelledError)
+
+
+async def test_it_may_clean_up_when_cancelled() -> None:
+    cleaned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work() -> str:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await cleaned
+        return "clean"
+
+    operation, ended = begin(work())
+    operation.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not operation.done
+    cleaned.set_result(None)
+    assert (await ended)[0] == "clean"
+
+
+async def test_time_outs_work_inside() -> None:
+    async def work() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            return "late"
+        return "never"
+
+    _, ended = begin(work())
+    assert (await ended)[0] == "late"
+
+
+async def test_inside_it_is_the_current_task_and_outside_the_old_one_is() -> None:
+    seen: list[object] = []
+
+    async def work() -> None:
+        seen.append(asyncio.current_task())
+
+    outer = asyncio.current_task()
+    operation, _ = begin(work())
+    assert seen == [operation]
+    assert asyncio.current_task() is outer
+
+
+async def test_work_put_off_is_done_at_the_end_of_the_outermost_turn() -> None:
+    turn = Turn(asyncio.get_running_loop())
+    done: list[int] = []
+    turn.begin()
+    turn.begin()
+    turn.at_end(lambda: done.append(1))
+    turn.end()
+    assert not done
+    turn.end()
+    assert done == [1]
+
+
+async def test_without_a_turn_work_is_done_soon() -> None:
+    turn = Turn(asyncio.get_running_loop())
+    done: list[int] = []
+    turn.at_end(lambda: done.append(1))
+    assert not done
+    await asyncio.sleep(0)
+    assert done == [1]
+
+
+async def test_work_that_fails_does_not_lose_the_rest() -> None:
+    turn = Turn(asyncio.get_running_loop())
+    done: list[int] = []
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    turn.begin()
+    turn.at_end(lambda: done.append(1))
+    turn.at_end(fail)
+    with pytest.raises(ValueError, match="no"):
+        turn.end()
+    await asyncio.sleep(0)
+    assert done == [1]
