@@ -128,7 +128,7 @@ def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         settings(tmp_path, stop_within_s=0.2), stubborn, lambda: os.kill(os.getpid(), 15)
     )
     assert code == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_the_worker_answers_questions(tmp_path: Path, asker: Callable[..., None]) -> None:
@@ -162,7 +162,7 @@ def test_the_supervisor_answers_for_a_worker_that_hangs(
 
     supervise(settings(tmp_path, stop_within_s=0.1), hang, lambda: asker(act))
     assert found["answered"] is False
-    assert found["took"] < 0.5
+    assert found["took"] < 1  # it waits 0.35 s; the rest is the machine's
     assert found["supervisor"]["pid"] == os.getpid()
 
 
@@ -171,7 +171,7 @@ def test_a_dead_worker_is_started_again_at_once(tmp_path: Path, asker: Callable[
         os.kill(ask(tmp_path, "status")["supervisor"]["worker_pid"], signal.SIGKILL)
         began = time.monotonic()
         while ask(tmp_path, "status").get("generation") != 2:
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
         assert ask(tmp_path, "status")["supervisor"]["remounts"] == 1
         ask(tmp_path, "stop")
 
@@ -244,11 +244,11 @@ def test_a_server_that_can_t_be_reached_is_tried_again_later_and_a_wrong_key_is_
     def act() -> None:
         began = time.monotonic()
         while ask(tmp_path, "status")["supervisor"]["state"] != "halted":
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
         assert ask(tmp_path, "status")["supervisor"]["reason"] == "no key fits"
         assert ask(tmp_path, "reconnect")["done"]
         while ask(tmp_path, "status").get("generation") != 4:
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
         ask(tmp_path, "stop")
 
     assert supervise(settings(tmp_path), run, lambda: asker(act)) == 0
