@@ -6,10 +6,11 @@ versions are never in memory together; the server gets the changes in their orde
 *Version.*  ``told`` compares what the server says with what is known.  Another version drops the
 blocks.  When the file is open, an FSTAT of its handle tells whether it changed in place (readers
 see the new bytes, as on a local disk) or was replaced (the node loses its name, readers go on with
-the old file; see ``_identify``).
+the old file; see ``identifying``).
 
 *Own changes.*  From the first one until the server has been asked again after the last one
-(``is_local``), size and times are this machine's, and what the server says meanwhile is ignored.
+(``is_local``), size and times are this machine's, and what the server says meanwhile is ignored
+(see ``overlay``).
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import asyncio
 import errno
 import logging
 import os
-import stat
 from typing import TYPE_CHECKING, Final
 
 from netfs.client.data.extents import ExtentMap
 from netfs.client.data.fetching import Fetch, Fetcher
 from netfs.client.data.handles import Handles
+from netfs.client.data.identifying import Identifier
+from netfs.client.data.overlay import Overlay
 from netfs.client.data.pool import Pool, error
 from netfs.client.data.readahead import ReadAhead
 from netfs.client.data.sending import Sender
 from netfs.client.data.version import Version, is_trusted, version_of
 from netfs.client.data.writequeue import Flight, Setting, WriteQueue
-from netfs.client.nodes import NEVER
 from netfs.client.remote import api
 from netfs.sftp.attrs import Attrs
 from netfs.wire import Buffer
@@ -41,20 +42,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _END: Final = 1 << 63
-_IDENTIFY_TRIES: Final = 5
 _MOST_OF_CACHE: Final = 1 / 8  # of the block cache for one file's own writes
-_NO_CHANGES: Final = Attrs()
 
 
 class FileData:
     """See the module.  ``size`` is in bytes and local while ``is_local``."""
 
     __slots__ = (
-        "_drained_at", "_drained_wall", "_fetcher", "_has_failed", "_identify_error",
-        "_identifying", "_local_attrs", "_pool", "_queue", "_refreshing", "_sender", "_seq",
-        "_waiters", "_word", "_wrote_ns", "creators", "error", "error_seq", "extents", "handles",
-        "is_local", "is_suspect", "is_trusted", "kernel_valid", "node", "opens", "prefetching",
-        "size", "version",
+        "_fetcher", "_identifier", "_overlay", "_pool", "_queue", "_refreshing", "_sender", "_seq",
+        "_waiters", "_word", "creators", "error", "error_seq", "extents", "handles", "is_trusted",
+        "kernel_valid", "node", "opens", "prefetching", "size", "version",
     )  # fmt: skip
 
     def __init__(self, node: Node, pool: Pool) -> None:
@@ -70,27 +67,20 @@ class FileData:
             keep=self._keeps_own,
         )
         self._sender = Sender(self, self._queue, pool)
+        self._overlay = Overlay()
+        self._identifier = Identifier(self, pool)
         self.opens = 0  # open files
         self.creators = 0  # those of them that created the file
         self.size = 0
         self.version: Version | None = None
         self.is_trusted = False  # a change since the version was seen would show
         self.kernel_valid = False  # the kernel's pages are of this version
-        self.is_local = False
-        self.is_suspect = False  # the name may lead to another file than the handles
         self.error: OSError | None = None  # of a change the server refused
         self.error_seq = 0  # counts them: each open file reports each once
         self.prefetching: asyncio.Task[None] | None = None
-        self._identifying: asyncio.Task[None] | None = None
-        self._identify_error: int | None = None  # errno of the last try
         self._refreshing: asyncio.Task[None] | None = None
         self._waiters: set[asyncio.Future[None]] = set()  # those who wait for the queue
-        self._wrote_ns: int | None = None  # mtime of own writes
-        self._local_attrs = _NO_CHANGES  # what was set meanwhile
         self._seq = 0  # counts own changes
-        self._drained_at = NEVER  # when the server had the last of them
-        self._drained_wall = 0.0  # the same on its clock, seconds since the epoch
-        self._has_failed = False  # a change since the last ``told``
         self._word: tuple[int, Attrs, float] | None = None  # an FSTAT's answer, kept for a moment
         if node.attrs is not None:
             self.told(node.attrs)
@@ -101,6 +91,21 @@ class FileData:
     def is_busy(self) -> bool:
         """Whether the server lacks anything."""
         return self._queue.is_busy
+
+    @property
+    def is_local(self) -> bool:
+        """Whether own changes are shown that the server has not been asked about since."""
+        return self._overlay.is_active
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the name may lead to another file than the handles."""
+        return self._identifier.is_suspect
+
+    @property
+    def changes(self) -> int:
+        """Counts own changes."""
+        return self._seq
 
     @property
     def has_unsent(self) -> bool:
@@ -123,25 +128,7 @@ class FileData:
 
     def overlay(self, attrs: Attrs) -> Attrs:
         """*attrs* as the server told them, with the own changes that it did not know then."""
-        if not self.is_local:
-            return attrs
-        attrs = attrs._replace(
-            size=self.size, blocks=None if attrs.size != self.size else attrs.blocks
-        )
-        wrote = self._wrote_ns
-        if wrote is not None:
-            has_ns = attrs.mtime_ns is not None
-            attrs = attrs._replace(
-                mtime=wrote // 10**9,
-                mtime_ns=wrote if has_ns else None,
-                ctime_ns=wrote if has_ns else None,
-            )
-        changed = {
-            name: value
-            for name, value in self._local_attrs._asdict().items()
-            if value is not None and name != "size"
-        }
-        return attrs._replace(**changed) if changed else attrs
+        return self._overlay.shown(attrs, self.size)
 
     def is_fresh(self, now: float) -> bool:
         """Whether the version counts as revalidated without asking (design: close-to-open)."""
@@ -150,7 +137,7 @@ class FileData:
         if not self._pool.coherence.is_up:
             return self.version is not None  # better old than none
         if self.is_local:
-            return self.is_busy or now - self._drained_at <= self._pool.cto_window_s
+            return self.is_busy or self._overlay.is_recent(now, self._pool.cto_window_s)
         if self.version is None:
             return False
         node = self.node
@@ -173,7 +160,7 @@ class FileData:
         trusted = is_trusted(version, self._pool.wall_clock() - age)
         if self.is_local:
             as_expected = attrs.size == self.size
-            self._end_local(attrs)
+            self._pool.clock_offset_s += self._overlay.end(attrs)
             self._adopt(version, trusted)
             # Blocks fetched before may have been overtaken by somebody else's writes that own
             # ones hide.
@@ -198,18 +185,6 @@ class FileData:
         self.size = version.size
         self.is_trusted = trusted
 
-    def _end_local(self, attrs: Attrs) -> None:
-        if self._wrote_ns is not None and attrs.mtime is not None and not self._has_failed:
-            # The server wrote between the two moments; where its clock was not, it is off.
-            earliest, latest = self._wrote_ns / 1e9 - 1, self._drained_wall + 1
-            if self._local_attrs.mtime is None:
-                self._pool.clock_offset_s += min(0.0, attrs.mtime - earliest)
-                self._pool.clock_offset_s += max(0.0, attrs.mtime - latest)
-        self.is_local = False
-        self._has_failed = False
-        self._wrote_ns = None
-        self._local_attrs = _NO_CHANGES
-
     def _drop(self, *, keep_own: bool = False) -> None:
         """The blocks in memory, here and in the kernel, prove nothing any more."""
         self.extents.drop_clean(keep_own=keep_own)
@@ -221,48 +196,9 @@ class FileData:
         if self.opens:
             self._pool.notifier.invalidate_inode(self.node.nodeid)
         if self.handles.any is not None:
-            self.is_suspect = True
-            self._identify_soon()
+            self._identifier.suspect()
 
-    def _identify_soon(self) -> None:
-        if self._identifying is None:
-            self._identifying = self._pool.start(self._identify())
-
-    async def _identify(self) -> None:
-        """Find out whether the file that is open is still the one that the name leads to.
-
-        The name is looked at between two looks at the handle: only if those agree and it does
-        not, another file has the name.  A file that somebody is writing looks different each time.
-        """
-        self._identify_error = None
-        remote = self._pool.remote
-        try:
-            for _ in range(_IDENTIFY_TRIES):
-                handle = self.handles.any
-                if handle is None or self.node.removed:
-                    break
-                seq, path = self._seq, self._pool.nodes.path(self.node)
-                # One after the other: handles and paths may be served by different channels.
-                before = await remote.fstat(handle)
-                named = await remote.lstat(path)
-                after = await remote.fstat(handle)
-                if seq != self._seq or self._queue.is_busy or _is_link(named):
-                    break  # own changes hide others' now; a link is not what was opened
-                if version_of(named) == version_of(after):
-                    break
-                if version_of(before) == version_of(after):
-                    self._replaced(after)
-                    break
-            self.is_suspect = False
-        except OSError as exc:
-            if exc.errno == errno.ENOENT:
-                self.is_suspect = False  # removed meanwhile: lookups tell
-            else:
-                self._identify_error = exc.errno
-        finally:
-            self._identifying = None
-
-    def _replaced(self, held: Attrs) -> None:
+    def replaced(self, held: Attrs) -> None:
         """Another file has the name now: the kernel is to look it up anew, as another node."""
         nodes = self._pool.nodes
         node = self.node
@@ -280,12 +216,7 @@ class FileData:
 
         Raises: OSError when the server cannot be asked.
         """
-        while self.is_suspect:
-            self._identify_soon()
-            assert self._identifying is not None
-            await asyncio.wait([self._identifying])
-            if self._identify_error is not None:
-                raise error(self._identify_error)
+        await self._identifier.settle()
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -299,7 +230,6 @@ class FileData:
             return []
         remote_end = self._zeros_from()  # nothing behind it is fetched
         parts = self.extents.find(offset, end, remote_end)
-        want = self._fetcher.want
         ranges = (
             ahead.plan(offset, size, remote_end, pool.ahead_limit()) if pool.reads_ahead else ()
         )
@@ -310,11 +240,14 @@ class FileData:
                 if ranges[0][0] == end:
                     # One request brings what is asked for and what comes next.
                     needed = min(ranges[0][1], max(end, offset + pool.read_chunk))
-                want(offset, needed, ahead=False)
+                self._fetcher.want(offset, needed)
         else:
             pool.hits += 1
         for low, high in ranges:
-            want(low, high, ahead=True)
+            reached = self._fetcher.want_ahead(low, high)
+            if reached < high:
+                ahead.reached(reached)
+                break
         return parts
 
     async def read(self, offset: int, size: int) -> list[Buffer]:
@@ -353,7 +286,7 @@ class FileData:
             if single is not None:
                 fetches = [single]
             else:
-                fetches = [fetch for gap in gaps for fetch in self._fetcher.want(*gap, ahead=False)]
+                fetches = [fetch for gap in gaps for fetch in self._fetcher.want(*gap)]
                 await self._fetcher.wait(fetches)
             for fetch in fetches:
                 if fetch.error is not None and not fetch.is_tainted:
@@ -402,7 +335,7 @@ class FileData:
 
         Raises: OSError as the server answers.
         """
-        want = self._fetcher.want(0, self.size, ahead=False)
+        want = self._fetcher.want(0, self.size)
         await self._fetcher.wait(want, ahead=True)
         for fetch in want:
             if fetch.error is not None:
@@ -424,9 +357,7 @@ class FileData:
         if end > self.size:
             self._fetcher.taint(self.size, end)
             self.size = end
-        self._wrote_ns = int(self._pool.wall_clock() * 1e9)
-        if self._local_attrs.mtime is not None:
-            self._local_attrs = self._local_attrs._replace(mtime=None, mtime_ns=None)
+        self._overlay.wrote(self._pool.wall_clock())
         self._sender.pump()
 
     def set_attrs(self, attrs: Attrs, done: asyncio.Future[None] | None) -> None:
@@ -435,16 +366,18 @@ class FileData:
         if attrs.size is not None:
             self._fetcher.taint(min(self.size, attrs.size), _END)
             self.size = attrs.size
-            self._wrote_ns = int(self._pool.wall_clock() * 1e9)
+            self._overlay.wrote(self._pool.wall_clock())
         self._queue.set_attrs(attrs, done)
-        changed = {name: value for name, value in attrs._asdict().items() if value is not None}
-        self._local_attrs = self._local_attrs._replace(**changed)
+        if done is not None:
+            self._waiters.add(done)
+            done.add_done_callback(self._waiters.discard)
+        self._overlay.set_attrs(attrs)
         self._sender.pump()
 
     def _begin_change(self) -> None:
         self._seq += 1
         if not self._queue.is_busy:
-            self.is_local = True
+            self._overlay.is_active = True
             self._pool.busy[self] = None
             self._pool.nodes.begin_change(self.node)
             self._pool.coherence.wrote(self.node)
@@ -458,7 +391,7 @@ class FileData:
         """The server changed it by our order, and not through the queue; perhaps up to *end*."""
         self._drop()
         self.size = max(self.size, end)
-        self._wrote_ns = int(self._pool.wall_clock() * 1e9)
+        self._overlay.wrote(self._pool.wall_clock())
         self._begin_change()
         self.acknowledged()
         self.refresh_soon()
@@ -501,7 +434,12 @@ class FileData:
 
     def refresh_soon(self) -> None:
         """Ask for the attributes after own changes, if all of those are on their way."""
-        if self.is_local and self._queue.unsent == 0 and self._refreshing is None:
+        if (
+            self.is_local
+            and self._queue.unsent == 0
+            and self._refreshing is None
+            and not self._sender.is_late  # it would be answered before what is sent again
+        ):
             handle = self.handles.any
             if handle is not None:
                 self._refreshing = self._pool.start(self._refresh(handle, self._seq))
@@ -544,8 +482,7 @@ class FileData:
             return
         node = self.node
         del pool.busy[self]
-        self._drained_at = NEVER if self._has_failed else pool.clock()
-        self._drained_wall = pool.wall_clock()
+        self._overlay.drained(pool.clock(), pool.wall_clock())
         if node.attrs is not None:
             pool.nodes.change_attrs(node, self.overlay(node.attrs))
         pool.nodes.drop_attrs(node)
@@ -556,6 +493,7 @@ class FileData:
         pool.on_idle(self)
 
     def stalled(self, exc: OSError) -> None:
+        self._seq += 1  # an FSTAT under way does not count
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(exc)
@@ -563,11 +501,11 @@ class FileData:
 
     def refused(self, change: Flight | Setting, exc: OSError) -> None:
         if isinstance(change, Setting):
-            if change.done is None:
+            if change.done is None or change.done.done():  # nobody waits for it, or no longer
                 self._fail(exc)
             if change.attrs.size is not None:
                 self._forget_local_size()
-            self._local_attrs = _NO_CHANGES
+            self._overlay.attrs_failed()
             return
         self._fail(exc)
         self._pool.rescue.save(
@@ -577,7 +515,7 @@ class FileData:
 
     def _forget_local_size(self) -> None:
         """A change did not happen: what is in memory is not what the server has."""
-        self._has_failed = True
+        self._overlay.failed()
         self._drop()
         self._seq += 1  # an FSTAT under way does not count
         self._pool.nodes.drop_attrs(self.node)
@@ -619,10 +557,6 @@ class FileData:
     def __repr__(self) -> str:
         state = " local" if self.is_local else ""
         return f"<FileData {self.node.name!r} size={self.size} opens={self.opens}{state}>"
-
-
-def _is_link(attrs: Attrs) -> bool:
-    return attrs.mode is not None and stat.S_ISLNK(attrs.mode)
 
 
 def _is_in(low: int, high: int, extra: list[tuple[int, memoryview]]) -> bool:

@@ -69,28 +69,36 @@ class Fetcher:
         self._pool = pool
         self._fetches: list[Fetch] = []  # under way, or waited for
 
-    def want(self, start: int, end: int, *, ahead: bool) -> list[Fetch]:
+    def want(self, start: int, end: int) -> list[Fetch]:
         """Have the bytes [start, end) that are missing fetched.
-
-        *ahead*: only as far as the window allows, and nobody waits.
 
         Returns: the fetches that bring them.
         """
         found: list[Fetch] = []
-        chunk = self._pool.read_chunk
+        for low, high in self._source.extents.gaps(start, end):
+            at = low
+            while at < high:
+                fetch = self._covering(at) or self._start(at, high, ahead=False)
+                found.append(fetch)
+                at = fetch.end
+        return found
+
+    def want_ahead(self, start: int, end: int) -> int:
+        """The same as far as the window allows, for nobody who waits.
+
+        Returns: up to where.
+        """
         download = self._pool.download
         for low, high in self._source.extents.gaps(start, end):
             at = low
             while at < high:
                 fetch = self._covering(at)
                 if fetch is None:
-                    if ahead and not download.has_room:
-                        return found
-                    stop = min(high, at + chunk, self._next_start(at, high))
-                    fetch = self._start(at, stop, ahead)
-                found.append(fetch)
+                    if not download.has_room:
+                        return at
+                    fetch = self._start(at, high, ahead=True)
                 at = fetch.end
-        return found
+        return end
 
     async def wait(self, fetches: Iterable[Fetch], *, ahead: bool = False) -> None:
         """Until they are done; cancelling the wait cancels those nobody else waits for.
@@ -163,7 +171,9 @@ class Fetcher:
                 end = fetch.start
         return end
 
-    def _start(self, start: int, end: int, ahead: bool) -> Fetch:
+    def _start(self, start: int, most: int, *, ahead: bool) -> Fetch:
+        """Fetch from *start* as much as one request brings, up to *most* at the most."""
+        end = min(most, start + self._pool.read_chunk, self._next_start(start, most))
         fetch = Fetch(start, end, ahead=ahead)
         self._fetches.append(fetch)
         self._pool.download.in_flight += end - start

@@ -65,6 +65,11 @@ class ReadAhead:
             return self._backward(offset, size, limit)
         return self._strided(offset, size, last, file_size, limit)
 
+    def reached(self, at: int) -> None:
+        """What was planned last is only being fetched up to *at*: the next plan goes on there."""
+        if self._step > 0 and self._proven:
+            self._ahead = at
+
     def _is_next(self, offset: int) -> bool:
         if offset == self._position:
             return True

@@ -48,7 +48,7 @@ class Owner(Protocol):
 class Sender:
     """Sends what *queue* gives out."""
 
-    __slots__ = ("_force", "_owner", "_pool", "_queue", "_timer")
+    __slots__ = ("_force", "_late", "_owner", "_pool", "_queue", "_timer")
 
     def __init__(self, owner: Owner, queue: WriteQueue, pool: Pool) -> None:
         self._owner = owner
@@ -56,9 +56,17 @@ class Sender:
         self._pool = pool
         self._force = False  # the last, small rest has waited long enough
         self._timer: asyncio.TimerHandle | None = None
+        self._late = 0  # changes that the link did not carry; they are sent again
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a change is sent again: what is sent now would overtake it."""
+        return self._late > 0
 
     def pump(self, most: int = 0) -> None:
         """Start sending what may leave, at most *most* changes (0: as many as the window takes)."""
+        if self._late:
+            return  # ``_carry`` pumps again
         upload = self._pool.upload
         queue = self._queue
         count = 0
@@ -91,6 +99,7 @@ class Sender:
         pool = self._pool
         ended: Callable[[Flight | Setting], None] = self._queue.done
         refusal: OSError | None = None
+        is_late = False
         try:
             while True:
                 try:
@@ -101,6 +110,9 @@ class Sender:
                         await self._owner.apply(change.attrs)
                 except OSError as exc:
                     if exc.errno in LINK_ERRORS:
+                        if not is_late:
+                            is_late = True
+                            self._late += 1
                         self._owner.stalled(exc)
                         await asyncio.sleep(_RETRY_S)
                         continue
@@ -110,6 +122,7 @@ class Sender:
         finally:
             # If it is cancelled the mount ends, and the table saves what was not delivered.
             pool.upload.in_flight -= change.size
+            self._late -= is_late
         if refusal is not None:
             self._owner.refused(change, refusal)
         ended(change)

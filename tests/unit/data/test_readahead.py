@@ -53,6 +53,14 @@ def test_a_sequential_reader_has_the_whole_window_ahead():
     assert ahead - 799 * 128 * KIB > 4 * MIB
 
 
+def test_what_found_no_room_is_planned_again():
+    ahead = ReadAhead()
+    first, second = sequential(MIB, 2)
+    ((start, end),) = ahead.plan(*first, BIG, 8 * MIB)
+    ahead.reached(start + 1000)
+    assert ahead.plan(*second, BIG, 8 * MIB)[0][0] == max(start + 1000, 2 * MIB) < end
+
+
 def test_the_window_grows_with_what_was_read():
     for count in (1, 2, 4, 8, 16):
         _, total, _ = replay(sequential(128 * KIB, count), limit=64 * MIB)
