@@ -117,10 +117,15 @@ class Operation(Generic[_T]):
 
     def _step(self) -> None:
         loop = self._loop
-        outer = asyncio.current_task(loop)  # only where an answer comes from this process itself
-        if outer is not None:
+        outer: asyncio.Task[Any] | None = None
+        try:
+            _enter_task(loop, self)  # type: ignore[arg-type]
+        except RuntimeError:
+            # There is one: the answer comes from within this process.
+            outer = asyncio.current_task(loop)
+            assert outer is not None
             _leave_task(loop, outer)
-        _enter_task(loop, self)  # type: ignore[arg-type]
+            _enter_task(loop, self)  # type: ignore[arg-type]
         future: asyncio.Future[Any] | None = None
         value: _T | None = None
         error: BaseException | None = None

@@ -68,6 +68,7 @@ _EXTENDED: Final = 0x8000_0000
 _USUAL: Final = _SIZE | _UIDGID | _PERMISSIONS | _ACMODTIME
 """What OpenSSH sends for each file."""
 _USUAL_LAYOUT: Final = struct.Struct(">QIIIII")
+_USUAL_WHOLE: Final = struct.Struct(">IQIIIII")  # with the flags
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _TWO_U32: Final = struct.Struct(">II")
@@ -167,6 +168,14 @@ def decode_attrs(reader: Reader) -> Attrs:
             if name == EXTENDED_NAME:
                 attrs = _decode_pair(attrs, data)
     return attrs
+
+
+def decode_usual_attrs(body: memoryview) -> Attrs | None:
+    """``decode_attrs`` for all of *body*, if it holds just what OpenSSH sends."""
+    if len(body) != _USUAL_WHOLE.size:
+        return None
+    flags, size, uid, gid, mode, atime, mtime = _USUAL_WHOLE.unpack(body)
+    return Attrs(size, uid, gid, mode, atime, mtime) if flags == _USUAL else None
 
 
 def _decode_pair(attrs: Attrs, data: memoryview) -> Attrs:

@@ -21,6 +21,7 @@ from netfs.sftp.responses import (
     Response,
     StatusResponse,
     decode_response,
+    decode_usual,
     encode_response,
 )
 from netfs.wire import Buffer, Reader, Truncated, string
@@ -153,15 +154,19 @@ class ClientConnection(Generic[W]):
             raise RemoteProtocolError("the stream ended inside a packet")
 
     def _answer(self, packet: memoryview) -> Answer[W] | Reaped[W]:
-        reader = Reader(packet)
-        try:
-            packet_type, request_id = reader.unpack(_HEAD)
-            entry = self._pending.get(request_id)
-            if entry is None:
-                raise RemoteProtocolError(f"a response to request {request_id}, never sent")
-            response = decode_response(packet_type, reader)
-        except Truncated as exc:
-            raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
+        if len(packet) < _HEAD.size:
+            raise RemoteProtocolError("a response ends inside its head")
+        packet_type, request_id = _HEAD.unpack_from(packet)
+        entry = self._pending.get(request_id)
+        if entry is None:
+            raise RemoteProtocolError(f"a response to request {request_id}, never sent")
+        body = packet[_HEAD.size :]
+        response = decode_usual(packet_type, body)
+        if response is None:
+            try:
+                response = decode_response(packet_type, Reader(body))
+            except Truncated as exc:
+                raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
         request, waiter = entry
         _check_match(request, response)
         del self._pending[request_id]

@@ -35,10 +35,17 @@ class FrameSplitter:
         Raises:
             RemoteProtocolError: a length of zero or above the maximum.
         """
-        packets: list[memoryview] = []
         view = memoryview(piece)
-        pos = 0
         end = len(view)
+        if (
+            end > _HEADER
+            and self._packet is None
+            and not self._header
+            and int.from_bytes(view[:_HEADER], "big") == end - _HEADER <= self._max_packet
+        ):
+            return [view[_HEADER:]]  # one packet in one piece: most answers
+        packets: list[memoryview] = []
+        pos = 0
         while pos < end:
             packet = self._packet
             if packet is not None:

@@ -143,11 +143,13 @@ class SftpFiles:
 
     # Names and attributes.
 
-    async def lstat(self, path: bytes) -> Attrs:
-        return await self._attrs(req.Lstat(path))
+    # Those that are one request return its coroutine: one layer less for each step of a wait.
 
-    async def stat(self, path: bytes) -> Attrs:
-        return await self._attrs(req.Stat(path))
+    def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
+        return self._attrs(req.Lstat(path))
+
+    def stat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
+        return self._attrs(req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
         return await self._name(req.Readlink(path))
@@ -168,11 +170,11 @@ class SftpFiles:
     async def mkdir(self, path: bytes, mode: int) -> None:
         await self._done(req.Mkdir(path, Attrs(mode=mode)))
 
-    async def rmdir(self, path: bytes) -> None:
-        await self._done(req.Rmdir(path))
+    def rmdir(self, path: bytes) -> Coroutine[Any, Any, None]:
+        return self._done(req.Rmdir(path))
 
-    async def remove(self, path: bytes) -> None:
-        await self._done(req.Remove(path))
+    def remove(self, path: bytes) -> Coroutine[Any, Any, None]:
+        return self._done(req.Remove(path))
 
     async def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
         if not replace:
@@ -284,19 +286,24 @@ class SftpFiles:
         assert isinstance(response, Handle)
         return SftpHandle(response.handle, request.path, request.pflags)
 
-    async def fstat(self, handle: SftpHandle) -> Attrs:
-        return await self._attrs(req.Fstat(handle.handle))
+    def fstat(self, handle: SftpHandle) -> Coroutine[Any, Any, Attrs]:
+        return self._attrs(req.Fstat(handle.handle))
 
-    async def fsetstat(self, handle: SftpHandle, attrs: Attrs) -> None:
-        await self._done(req.Fsetstat(handle.handle, attrs))
+    def fsetstat(self, handle: SftpHandle, attrs: Attrs) -> Coroutine[Any, Any, None]:
+        return self._done(req.Fsetstat(handle.handle, attrs))
 
-    async def read(
+    def read(
         self, handle: SftpHandle, offset: int, size: int, *, end: int | None = None
-    ) -> Buffer:
+    ) -> Coroutine[Any, Any, Buffer]:
         """See ``api.Remote.read``; more than ``limits.max_read`` is split and pipelined."""
+        if size <= self.limits.max_read:
+            return self._read_block(handle, offset, size, end)
+        return self._read_blocks(handle, offset, size, end)
+
+    async def _read_blocks(
+        self, handle: SftpHandle, offset: int, size: int, end: int | None
+    ) -> Buffer:
         block = self.limits.max_read
-        if size <= block:
-            return await self._read_block(handle, offset, size, end)
         starts = range(offset, offset + size, block)
         parts = await _together(
             [self._read_block(handle, at, min(block, offset + size - at), end) for at in starts]
@@ -368,14 +375,21 @@ class SftpFiles:
             raise OSError(errno.EOPNOTSUPP, f"the server doesn't offer {extension.decode()}")
 
     async def _response(self, request: req.Request, *, eof: bool = False) -> Response:
+        requester = self.requester
+        future = requester.ask(request)
         try:
-            return await self.requester.call(request)
-        except StatusError as exc:
-            if eof and exc.code == Status.EOF:
-                return StatusResponse(Status.EOF)
-            raise await self.error_of(exc) from exc
+            response = await future
+        except asyncio.CancelledError:
+            requester.drop(future)
+            raise
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
+        if type(response) is StatusResponse and response.code != Status.OK:
+            if eof and response.code == Status.EOF:
+                return response
+            refused = StatusError(request, response)
+            raise await self.error_of(refused) from refused
+        return response
 
     async def _done(self, request: req.Request) -> None:
         await self._response(request)
