@@ -163,7 +163,12 @@ async def _write(ctx: Context, file: OpenFile, request: requests.Write) -> Reply
     dirty = ctx.files.pool.dirty
     if not dirty.has_room:
         await dirty.wait()
-        file.check()
+        if not request.from_cache:
+            try:
+                file.check()
+            except OSError:
+                dirty.account(0)  # it was let in and writes nothing: let in the next one
+                raise
     file.data.write(request.offset, request.data)
     if ctx.files.is_synchronous:
         await file.data.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 
@@ -179,6 +180,34 @@ async def test_a_late_link_keeps_what_was_written(remote):
             await rig.flush(file)
         await rig.flush(file)
         assert remote.at(b"/a").data == b"kept"
+
+
+async def test_a_late_link_does_not_hold_back_who_cuts_a_file_with_unsent_bytes(remote):
+    async with Rig(remote) as rig:
+        file = await rig.create(b"a")
+        await rig.write(file, 0, b"0123456789")
+        remote.fail_next("write", errno.ETIMEDOUT)
+        with raises(errno.ETIMEDOUT):
+            await rig.truncate(file.nodeid, 4)
+        assert await rig.read(file, 0, 100) == b"0123"
+        await rig.close(file)
+        assert remote.at(b"/a").data == b"0123"
+
+
+async def test_an_answer_that_overtook_a_late_write_is_not_believed(remote):
+    remote.put(b"/a", b"old")
+    async with Rig(remote) as rig:
+        file = await rig.open(b"a", os.O_RDWR)
+        remote.fail_next("write", errno.ETIMEDOUT)
+        await rig.write(file, 0, b"longer than before")
+        with raises(errno.ETIMEDOUT):
+            await rig.flush(file)
+        flushing = asyncio.ensure_future(rig.flush(file))  # while the write waits to be repeated
+        await asyncio.sleep(0.05)
+        await flushing
+        assert (await rig.stat(b"a"))[0] == 18
+        assert await rig.read(file, 0, 100) == b"longer than before"
+        await rig.close(file)
 
 
 async def test_opening_an_unchanged_file_again_asks_nothing_within_the_window(remote):

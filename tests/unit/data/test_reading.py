@@ -197,6 +197,25 @@ async def test_the_dirty_budget_holds_back_writers_in_turn(remote):
         assert len(remote.at(b"/w2").data) == limit + 64 * KIB
 
 
+async def test_a_writer_that_is_refused_while_held_back_lets_the_next_one_in(remote):
+    limit = 64 * KIB
+    async with Rig(remote, cache=CacheConfig(dirty_limit=limit)) as rig:
+        full, other = await rig.create(b"full"), await rig.create(b"other")
+        gate = remote.hold("write")
+        await rig.write(full, 0, b"x" * limit)
+        tasks = [
+            asyncio.ensure_future(rig.write(file, 0, b"y" * KIB)) for file in (full, other, other)
+        ]
+        await gate.arrived()
+        gate.release(errno.ENOSPC)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            await tasks[0]
+        await tasks[1]
+        await tasks[2]
+        await rig.close(other)
+        assert len(remote.at(b"/other").data) == KIB
+
+
 async def test_synchronous_writes_return_when_acknowledged(remote):
     async with Rig(remote, semantics=SemanticsConfig(sync=True)) as rig:
         file = await rig.create(b"w")
