@@ -2,6 +2,7 @@
 #
 #   prepare_venv EXTRAS [PYTHON [DIRECTORY]]   pip-installs netfs (editable) with EXTRAS
 #   prepare_packages PROGRAM:PACKAGE ...       installs what is missing (root) or says what to do
+#   prepare_test_machine                       the programs that tests run beside netfs
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -36,10 +37,10 @@ any_python() {
 apt_install() {
   say "installing: $*"
   export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-  local log
+  local log apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   log=$(mktemp)
-  if ! apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1; then
-    if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "$@"; } >"$log" 2>&1; then
+  if ! "${apt[@]}" install -y --no-install-recommends "$@" >"$log" 2>&1; then
+    if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
       tail -n 20 "$log" >&2
       rm -f "$log"
       say "apt-get install $* failed"
@@ -61,6 +62,19 @@ prepare_packages() {
   else
     say "missing; as root: apt-get install ${missing[*]}"
     return 1
+  fi
+}
+
+prepare_test_machine() {
+  prepare_packages sshd:openssh-server ssh:openssh-client sshfs:sshfs fusermount3:fuse3 \
+    fio:fio rsync:rsync sqlite3:sqlite3 git:git cc:gcc make:make setfattr:attr setfacl:acl \
+    ip:iproute2 nft:nftables nsenter:util-linux setpriv:util-linux ps:procps \
+    groff:groff-base || say "tests that need them will fail and name them"
+  prepare_packages automount:autofs systemd-analyze:systemd dockerd:docker.io \
+    docker-compose:docker-compose debootstrap:debootstrap ||
+    say "tests of deploy/ that need them will fail and name them"
+  if [ "$(id -u)" = 0 ] && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then
+    apt_install libc6-dev || say "tests that compile C will fail"
   fi
 }
 
