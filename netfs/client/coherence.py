@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from netfs.client.config import CacheConfig
@@ -39,6 +40,32 @@ class Prompt:
     def __init__(self) -> None:
         self.ended: asyncio.Event | None = None  # while it is being asked
         self.silent_until = NEVER  # the server was waited for in vain
+
+
+class WhileUp:
+    """Ends with TimeoutError what is awaited in it, as soon as the link stops being up.
+
+    For questions to which there is an old answer.
+    """
+
+    __slots__ = ("_limit", "_waiting")
+
+    def __init__(self, waiting: set[asyncio.Timeout]) -> None:
+        self._waiting = waiting
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._waiting.add(self._limit)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waiting.discard(self._limit)
+        await self._limit.__aexit__(kind, value, trace)
 
 
 class FilesystemSize:
@@ -81,6 +108,10 @@ class Coherence:
         self._trim_at = 0
         self.filesystem = FilesystemSize()
         self.root_prompt = Prompt()
+        self._waiting: set[asyncio.Timeout] = set()
+        watch = getattr(remote, "on_change", None)
+        if watch is not None:
+            watch(self._link_changed)
 
     # --- how long ------------------------------------------------------------------------------
 
@@ -88,6 +119,16 @@ class Coherence:
     def is_up(self) -> bool:
         """Whether asking the server makes sense now."""
         return bool(getattr(self._remote, "is_up", True))
+
+    def while_up(self) -> WhileUp:
+        """``async with`` around a question to which there is an old answer."""
+        return WhileUp(self._waiting)
+
+    def _link_changed(self, _status: object) -> None:
+        if not self.is_up:
+            now = asyncio.get_running_loop().time()
+            while self._waiting:
+                self._waiting.pop().reschedule(now)
 
     def attr_left(self, node: Node, now: float) -> float:
         """Seconds for which the attributes may still be believed; <= 0: ask."""

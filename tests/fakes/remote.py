@@ -12,7 +12,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -128,9 +128,20 @@ class FakeRemote:
         self._inos = itertools.count(2)
         self._gates: list[Gate] = []
         self._failures: list[tuple[str, int]] = []
+        self._watchers: list[Callable[[object], None]] = []
         self.root = Inode(1, stat.S_IFDIR | 0o755, nlink=2)
 
+    def on_change(self, listener: Callable[[object], None]) -> None:
+        """As Session.on_change."""
+        self._watchers.append(listener)
+
     # --- the test's side ------------------------------------------------------------------------
+
+    def set_up(self, up: bool) -> None:
+        """Change ``is_up`` and tell who asked to be told."""
+        self.is_up = up
+        for watcher in self._watchers:
+            watcher(None)
 
     def hold(self, method: str, path: bytes | None = None, *, after: bool = False) -> Gate:
         """Stop the next call of *method* (for *path*)."""

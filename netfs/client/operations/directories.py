@@ -6,6 +6,7 @@ Which entries there are is decided by ``client/directories.py``; this is how the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import stat
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from netfs.client import convert
 from netfs.client.directories import DirectoryTable, OpenDirectory
-from netfs.client.nodes import Node, NodeTable
+from netfs.client.nodes import NEVER, Node, NodeTable
 from netfs.client.operations.context import Context
 from netfs.client.operations.metadata import ROOT_WAIT_S
 from netfs.client.operations.namespace import os_error
@@ -50,23 +51,33 @@ def opendir(ctx: Context, request: requests.OpenDir) -> Reply | Coroutine[Any, A
         return _opened(directories, fh)
     # df and automount open the mount's root before they ask for anything: it always opens soon
     patience_s = ROOT_WAIT_S if node is ctx.nodes.root else None
-    return _opendir(directories, directory, fh, patience_s)
+    return _opendir(ctx, directory, fh, patience_s)
 
 
 async def _opendir(
-    directories: DirectoryTable, directory: OpenDirectory, fh: int, patience_s: float | None
+    ctx: Context, directory: OpenDirectory, fh: int, patience_s: float | None
 ) -> Reply:
     """Wait for the first entries, because errors belong to opendir(3); READDIR would wait too."""
+    directories = ctx.directories
+    was_listed = directory.node.listed_at > NEVER
     try:
         if directory.listing is not None:
-            async with asyncio.timeout(patience_s):
+            async with (
+                asyncio.timeout(patience_s),
+                ctx.coherence.while_up() if was_listed else contextlib.nullcontext(),
+            ):
                 await directory.listing.wait_entries(0)
-    except (OSError, asyncio.CancelledError) as error:
-        # TimeoutError is ETIMEDOUT, too: the server's, where nothing here is impatient
-        if patience_s is None or not isinstance(error, TimeoutError):
+    except TimeoutError:
+        # The server's ETIMEDOUT, or nobody here waits any longer.
+        if was_listed and not ctx.coherence.is_up:
+            directories.take_snapshot(directory)  # as it was
+        elif patience_s is None:
             directories.close(fh)
-            raise
-        # READDIR waits for the rest
+            raise os_error(errno.ETIMEDOUT) from None
+        # else READDIR waits for the rest
+    except (OSError, asyncio.CancelledError):
+        directories.close(fh)
+        raise
     return _opened(directories, fh)
 
 

@@ -28,7 +28,7 @@ from netfs.sftp.attrs import Attrs, StatVfs
 
 log = logging.getLogger(__name__)
 
-ROOT_WAIT_S: Final = 0.4
+ROOT_WAIT_S: Final = 0.35
 """How long STATFS and the root's attributes wait for the server: df asks for both and has its
 answer within one second."""
 
@@ -98,11 +98,16 @@ async def refresh(ctx: Context, node: Node) -> None:
     try:
         if node.removed:
             attrs = await ctx.files.getattr(node)
-        else:
+        elif node.attrs is None:
             attrs = await look(ctx, ctx.nodes.path(node))
+        else:
+            async with ctx.coherence.while_up():
+                attrs = await look(ctx, ctx.nodes.path(node))
     except OSError as exc:
-        if exc.errno in LINK_ERRNOS and node.attrs is not None:
-            return
+        if isinstance(exc, TimeoutError) or exc.errno in LINK_ERRNOS:
+            if node.attrs is not None:
+                return
+            raise os_error(exc.errno or errno.ETIMEDOUT) from None
         if exc.errno == errno.ENOENT and node.parent is not None:
             ctx.coherence.missing(node.parent, node.name, at, asked)
         raise

@@ -13,7 +13,7 @@ import os
 import posixpath
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -62,7 +62,7 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
     if node is not None:
         if node.attrs is not None and (coherence.name_left(node, now) > 0 or not coherence.is_up):
             return convert.entry_reply(ctx, node)
-        return _ask_name(ctx, parent, name)
+        return (_ask_name if node.attrs is None else _ask_known)(ctx, parent, name)
     left = coherence.missing_left(parent, name, now)
     if left > 0:
         return Reply((replies.negative_entry(left),))
@@ -72,9 +72,25 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
 
 
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
+async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
+    """As ``_ask_name``; when the link turns out to be down, the name is shown as it was."""
+    try:
+        async with ctx.coherence.while_up():
+            return await _ask_name(ctx, parent, name)
+    except TimeoutError as exc:
+        if exc.errno is not None:
+            raise  # the link has been waited for already
+    node = ctx.nodes.child(parent, name)
+    if node is None or node.attrs is None:
+        return await _ask_name(ctx, parent, name)  # it was changed here meanwhile
+    return convert.entry_reply(ctx, node)
+
+
     if ctx.tree.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
-        await ctx.tree.wait_listed(parent)
+        with suppress(TimeoutError):  # the question itself waits as long as it may for the link
+            async with ctx.coherence.while_up():
+                await ctx.tree.wait_listed(parent)
         node = ctx.nodes.child(parent, name)
         now = ctx.clock()
         if node is not None and ctx.coherence.has_attrs(node, now):
@@ -131,7 +147,14 @@ def readlink(ctx: Context, request: requests.ReadLink) -> Reply | Coroutine[Any,
 
 async def _readlink(ctx: Context, node: Node) -> Reply:
     asked = ctx.nodes.stamp
-    target = await ctx.remote.readlink(ctx.nodes.path(node))
+    old = node.target
+    try:
+        async with nullcontext() if old is None else ctx.coherence.while_up():
+            target = await ctx.remote.readlink(ctx.nodes.path(node))
+    except TimeoutError:
+        if old is None:
+            raise os_error(errno.ETIMEDOUT) from None
+        return Reply((_shown_target(ctx, node, old),))
     if node.changes <= asked:
         node.target = target
     return Reply((_shown_target(ctx, node, target),))

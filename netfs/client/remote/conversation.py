@@ -66,7 +66,8 @@ class Conversation:
     def signs(self) -> Signs:
         """See ``link.Live``."""
         heard_at = max(requester.heard_at for requester in self._requesters)
-        return Signs(heard_at, self._link.acked_at(), self.oldest_sent_at())
+        round_trip_s = self.links.round_trip.shortest_s or None
+        return Signs(heard_at, self._link.acked_at(), self.oldest_sent_at(), round_trip_s)
 
     def oldest_sent_at(self) -> float | None:
         """When the request that waits longest left (on the clock)."""

@@ -552,3 +552,23 @@ async def test_an_answer_overtaken_by_an_own_change_is_not_stored(remote):
         mount.ctx.nodes.end_change(node)
         gate.release()
         assert (await asking).size == 99
+
+
+async def test_a_question_under_way_is_answered_from_memory_when_the_link_falls_silent(remote):
+    remote.mkdirs(b"/d")
+    remote.put(b"/d/x", b"abc")
+    async with mounted(remote) as mount:
+        directory = await mount.kernel.lookup(ROOT, b"d")
+        entry = await mount.kernel.lookup(directory.nodeid, b"x")
+        mount.clock.advance(10_000)
+        gates = [remote.hold("lstat"), remote.hold("lstat")]
+        asked = [
+            asyncio.ensure_future(mount.kernel.lookup(directory.nodeid, b"x")),
+            asyncio.ensure_future(mount.kernel.getattr_(entry.nodeid)),
+        ]
+        for gate in gates:
+            await gate.arrived()
+        remote.set_up(False)
+        again, attr = await asyncio.wait_for(asyncio.gather(*asked), 5)
+        assert again.nodeid == entry.nodeid
+        assert attr.size == 3

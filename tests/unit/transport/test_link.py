@@ -80,6 +80,37 @@ def test_a_silent_network_loses_the_link_soon_when_requests_wait() -> None:
     assert pulse.decide(100 + SILENT_S, waiting(90, 90, acked_at=90)).state is DOWN
 
 
+def test_a_network_that_falls_silent_on_a_short_way_is_suspect_within_a_second() -> None:
+    pulse = Pulse(15, 3)
+    signs = Signs(heard_at=99, acked_at=99, oldest_at=100, round_trip_s=0.01)
+    first = pulse.decide(100, signs)
+    second = pulse.decide(first.wake_at, signs)
+    assert second.probe
+    third = pulse.decide(second.wake_at, signs)
+    assert third.state is SUSPECT
+    assert second.wake_at < 100.9
+    assert pulse.decide(101, signs._replace(heard_at=100.9)).state is UP
+
+
+def test_a_way_on_which_our_own_data_is_acknowledged_is_not_suspected_soon() -> None:
+    pulse = Pulse(15, 3)
+    signs = Signs(heard_at=99, acked_at=100.1, oldest_at=100, round_trip_s=0.01)
+    probed_at = pulse.decide(100, signs).wake_at
+    assert pulse.decide(probed_at, signs).probe
+    for tenths in range(1, 10):
+        now = probed_at + tenths / 10
+        assert pulse.decide(now, signs._replace(acked_at=now - 0.05)).state is UP
+    now = probed_at + SUSPECT_S
+    assert pulse.decide(now, signs._replace(acked_at=now)).state is SUSPECT
+
+
+def test_a_long_way_is_given_as_much_time_as_an_unknown_one() -> None:
+    pulse = Pulse(15, 3)
+    signs = Signs(heard_at=99, acked_at=99, oldest_at=100, round_trip_s=0.8)
+    assert pulse.decide(100, signs).wake_at == 100 + LATE_S
+    assert pulse.decide(102, signs) == (UP, True, 102 + SUSPECT_S)
+
+
 def test_a_busy_server_behind_a_live_network_gets_the_whole_time() -> None:
     pulse = Pulse(15, 3)
     pulse.decide(100, waiting(90, 90, acked_at=100))
@@ -197,7 +228,7 @@ class Bench:
             self.states.append(status.state)
 
     async def until(self, state: LinkState) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.keeper.status.state is not state:
                 await asyncio.sleep(0.001)
 
