@@ -91,7 +91,8 @@ def ground(
 ) -> Iterator[Path]:
     """A directory that everyone may enter: on the local disk, then on a mount."""
     served = sandbox / f"posix-{request.param}"
-    served.mkdir(mode=0o755)
+    # pytest-xdist hands out file after file: this is set up again for each of a worker's files.
+    served.mkdir(mode=0o755, exist_ok=True)
     if request.param == "local":
         yield served
         return
