@@ -71,7 +71,6 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
     return _ask_name(ctx, parent, name)
 
 
-async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
 async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
     """As ``_ask_name``; when the link turns out to be down, the name is shown as it was."""
     try:
@@ -86,6 +85,7 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
     return convert.entry_reply(ctx, node)
 
 
+async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
     if ctx.tree.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
         with suppress(TimeoutError):  # the question itself waits as long as it may for the link
