@@ -28,6 +28,11 @@ MAX_ENTRIES_AHEAD: Final = 4096
 """A larger directory is not listed ahead to its end, nor listed to open some of its files."""
 
 
+WAIT_ENTRIES: Final = 512
+"""Who wants one name of a directory that is being listed waits for so many, some READDIRs; in a
+larger directory asking for the name is sooner answered."""
+
+
 class TreeReadAhead:
     """Listings and small files asked for before the kernel asks."""
 
@@ -93,13 +98,14 @@ class TreeReadAhead:
         return self._directories.under_way(directory) is not None
 
     async def wait_listed(self, directory: Node) -> None:
-        """Wait for the listing of *directory* that is under way; a failed one tells nothing."""
+        """Wait for the listing of *directory* that is under way, or for the first part of a long
+        one; a failed one tells nothing."""
         listing = self._directories.under_way(directory)
         if listing is None:
             return
         listing.users += 1
         try:
-            await listing.wait_done()
+            await listing.wait_entries(WAIT_ENTRIES)
         except OSError as exc:
             log.debug("the listing that was waited for failed: %s", exc)
         finally:

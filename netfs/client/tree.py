@@ -70,6 +70,10 @@ _PROVEN: Final = 4
 _NEAR: Final = 3
 """... by so many levels."""
 
+_SUFFIX_MEMORY: Final = 8
+"""Files opened that make up for those that end alike and were fetched in vain, however many: the
+next program on the same tree may want what the last one did not."""
+
 _MAX_RUNS: Final = 4
 _MAX_ROWS: Final = 16
 """Walks at a time, and directories in which files are opened one after the other."""
@@ -258,7 +262,7 @@ class TreePlanner:
 
     def _count_open(self, run: Run, node: Node, parent: Node) -> None:
         suffix = _suffix(node)
-        run.suffixes[suffix] = min(8, run.suffixes.get(suffix, 0) + 1)
+        run.suffixes[suffix] = min(_SUFFIX_MEMORY, run.suffixes.get(suffix, 0) + 1)
         self._move(run, parent)
         run.visited.add(parent.nodeid)
         if run.ahead_files.pop(node.nodeid) is not None:
@@ -294,7 +298,8 @@ class TreePlanner:
         for nodeid in files:
             item = run.ahead_files.pop(nodeid)
             assert item is not None
-            run.suffixes[item.suffix] = run.suffixes.get(item.suffix, 0) - 2
+            used = run.suffixes.get(item.suffix, 0)
+            run.suffixes[item.suffix] = max(-_SUFFIX_MEMORY, used - 2)
         if directories and not run.by_lookup:
             run.dir_window = max(FIRST_DIRS // 2, run.dir_window // 2)
         if files:

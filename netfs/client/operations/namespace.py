@@ -61,6 +61,7 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
     node = children.get(name) if children is not None else None
     if node is not None:
         if node.attrs is not None and (coherence.name_left(node, now) > 0 or not coherence.is_up):
+            ctx.tree.looked_up(parent, asked=False)
             return convert.entry_reply(ctx, node)
         return (_ask_name if node.attrs is None else _ask_known)(ctx, parent, name)
     left = coherence.missing_left(parent, name, now)
@@ -86,6 +87,7 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
 
 
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
+    ctx.tree.looked_up(parent, asked=True)
     if ctx.tree.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
         with suppress(TimeoutError):  # the question itself waits as long as it may for the link

@@ -146,7 +146,8 @@ async def test_while_the_link_is_down_what_is_known_is_served_however_old(remote
         assert (await mount.kernel.getattr_(entry.nodeid)).size == 3
         with raises(errno.ENOENT):
             await mount.kernel.lookup(ROOT, b"no")
-        assert remote.count("lstat") == 2
+        # The second name of a directory has it listed.
+        assert (remote.count("lstat"), remote.count("scandir")) == (1, 1)
 
 
 async def test_a_lost_link_does_not_make_a_known_name_fail(remote):
@@ -156,6 +157,7 @@ async def test_a_lost_link_does_not_make_a_known_name_fail(remote):
         mount.clock.advance(30)
         remote.fail_next("lstat", errno.ETIMEDOUT)
         assert (await mount.kernel.lookup(ROOT, b"d")).nodeid == entry.nodeid
+        mount.clock.advance(30)
         remote.fail_next("lstat", errno.ETIMEDOUT)
         with raises(errno.ETIMEDOUT):
             await mount.kernel.lookup(ROOT, b"unknown")
