@@ -11,6 +11,7 @@ from netfs.client.remote import files
 from netfs.client.remote.channel import Link
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.files import SftpFiles
+from netfs.client.remote.lanes import Lanes
 from netfs.client.remote.link import Signs
 from netfs.client.remote.requester import Disconnected, Requester, new_links
 from netfs.client.turns import Turn
@@ -34,7 +35,7 @@ class Ways:
 
 
 class Conversation:
-    """SFTP over one link: a channel for names, and one for what is written if the link has two.
+    """SFTP over one link: a channel for names, one for what is written, ``lanes`` for much of it.
 
     Made by ``converse``.  When one channel ends the whole has ended.
     """
@@ -47,7 +48,8 @@ class Conversation:
         self._ways = ways
         self._requesters = [sftp.requester]
         self._opening: asyncio.Task[None] | None = None
-        self._grown = asyncio.Event()  # there is another channel to watch
+        self._changed = asyncio.Event()  # there are other channels to watch
+        self.lanes = Lanes(self._open_lane, self._close_lane, link.max_channels - 2)
         if link.max_channels > 1:
             self._opening = asyncio.get_running_loop().create_task(self._open_data())
 
@@ -96,20 +98,21 @@ class Conversation:
         link = asyncio.ensure_future(self._link.wait_lost())
         try:
             while True:
-                self._grown.clear()
-                grown = asyncio.ensure_future(self._grown.wait())
-                channels = [asyncio.ensure_future(r.wait_ended()) for r in self._requesters]
+                self._changed.clear()
+                changed = asyncio.ensure_future(self._changed.wait())
+                watched = self.requesters
+                channels = [asyncio.ensure_future(r.wait_ended()) for r in watched]
                 try:
                     await asyncio.wait(
-                        (link, grown, *channels), return_when=asyncio.FIRST_COMPLETED
+                        (link, changed, *channels), return_when=asyncio.FIRST_COMPLETED
                     )
                     if link.done():
                         return link.result()
-                    for channel in channels:
-                        if channel.done():
+                    for requester, channel in zip(watched, channels, strict=True):
+                        if channel.done() and requester in self._requesters:
                             return ConnectError(ConnectErrorKind.LOST, channel.result())
                 finally:
-                    for future in (grown, *channels):
+                    for future in (changed, *channels):
                         future.cancel()
         finally:
             link.cancel()
@@ -131,23 +134,35 @@ class Conversation:
             requester.abort("closed")
 
     def _stop_opening(self) -> None:
+        self.lanes.stop()
         if self._opening is not None:
             self._opening.cancel()
 
     async def _open_data(self) -> None:
         """Open the second channel; without it everything goes over the first."""
+        data = await self._open_lane()
+        if data is not None:
+            self.files.data = data
+
+    async def _open_lane(self) -> SftpFiles | None:
+        """One more channel; None if the server gives none."""
         requester = self._ways.new_requester()
         try:
             async with asyncio.timeout(self._config.ssh.connect_timeout_s):
                 channel = await self._link.open_channel(requester)
-                data = await files.start(requester, channel, self._config.semantics)
+                lane = await files.start(requester, channel, self._config.semantics)
         except (ConnectError, Disconnected, TimeoutError) as exc:
-            _log.info("no second SFTP channel: %s", exc)
+            _log.info("no SFTP channel beside the %d: %s", len(self._requesters), exc)
             requester.abort("not used")
-            return
+            return None
         self._requesters.append(requester)
-        self.files.data = data
-        self._grown.set()
+        self._changed.set()
+        return lane
+
+    def _close_lane(self, lane: SftpFiles) -> None:
+        self._requesters.remove(lane.requester)
+        self._changed.set()
+        lane.requester.close()
 
 
 async def converse(

@@ -7,17 +7,19 @@ good: ESTALE where the file is gone or another one, else what the server said (E
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, NamedTuple
 
 from netfs.client.remote.api import WRITE
 from netfs.client.remote.files import SftpFiles, SftpHandle
 from netfs.client.remote.opened import OpenedFile, OpenedFiles
 from netfs.client.remote.replay import REOPEN_MASK
 from netfs.client.remote.requester import Disconnected
+from netfs.client.remote.spread import Spread
 from netfs.sftp.attrs import Attrs
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class SessionHandle:
         "pflags",
         "reopening",
         "sftp",
+        "spread",
     )
 
     def __init__(self, file: OpenedFile, pflags: int, files: SftpFiles, sftp: SftpHandle) -> None:
@@ -55,6 +58,7 @@ class SessionHandle:
         self.busy = 0  # requests under way, over reconnects
         self.idle: asyncio.Event | None = None  # set when ``busy`` comes to 0
         self.is_closed = False
+        self.spread = Spread()
 
     def is_open_in(self, files: SftpFiles) -> bool:
         """Whether it can be used in the conversation whose names go over *files*."""
@@ -73,6 +77,14 @@ class SessionHandle:
         return f"<SessionHandle {state} {self.file!r}>"
 
 
+class _Move(NamedTuple):
+    """A rename under way."""
+
+    old: bytes
+    new: bytes
+    ended: asyncio.Future[None]
+
+
 class SessionHandles:
     """All open files of a session."""
 
@@ -80,6 +92,7 @@ class SessionHandles:
         self._spawn = spawn
         self._handles: set[SessionHandle] = set()
         self._refreshing: set[OpenedFile] = set()
+        self._moves: set[_Move] = set()
         self.opened = OpenedFiles()
         self.reopened = 0
         self.stale = 0
@@ -100,6 +113,18 @@ class SessionHandles:
         """It is closed."""
         self._handles.remove(handle)
         self.opened.detach(handle.file)
+
+    @contextlib.contextmanager
+    def moving(self, old: bytes, new: bytes) -> Iterator[None]:
+        """Around a rename, from before it is sent until its outcome is known."""
+        move = _Move(old, new, asyncio.get_running_loop().create_future())
+        self._moves.add(move)
+        try:
+            yield
+            self.opened.renamed(old, new)
+        finally:
+            self._moves.discard(move)
+            move.ended.set_result(None)
 
     async def ready(self, handle: SessionHandle, files: SftpFiles) -> None:
         """See that *handle* is open in the conversation of *files*.
@@ -154,37 +179,65 @@ class SessionHandles:
         file = handle.file
         files = files.data if handle.pflags & WRITE else files
         try:
-            if file.is_removed:
-                self._break(handle, errno.ESTALE, "it was removed")
-                return
-            try:
-                sftp = await files.open(file.path, handle.pflags & REOPEN_MASK)
-            except OSError as exc:
-                if exc.errno in _GONE:
-                    self._break(handle, errno.ESTALE, f"{exc.strerror}")
-                elif exc.errno in _FOREVER:
-                    self._break(handle, exc.errno or errno.EIO, f"{exc.strerror}")
-                else:
+            while not file.is_removed:
+                path = file.path
+                try:
+                    sftp = await files.open(path, handle.pflags & REOPEN_MASK)
+                except OSError as exc:
+                    if exc.errno in _GONE:
+                        if await self._has_moved(file, path):
+                            continue
+                        self._break(handle, errno.ESTALE, f"{exc.strerror}")
+                    elif exc.errno in _FOREVER:
+                        self._break(handle, exc.errno or errno.EIO, f"{exc.strerror}")
+                    else:
+                        raise
+                    return
+                try:
+                    attrs = await files.fstat(sftp)
+                    is_same = file.fits(attrs)
+                    # It may be what was renamed to this path meanwhile, and no file of ours.
+                    is_doubtful = not is_same or any(
+                        _leads_to(path, move.new) for move in self._moves
+                    )
+                    has_moved = is_doubtful and await self._has_moved(file, path)
+                except BaseException:
+                    files.requester.dismiss(sftp.handle)
                     raise
+                if has_moved:
+                    files.requester.dismiss(sftp.handle)
+                    continue
+                if not is_same:
+                    files.requester.dismiss(sftp.handle)
+                    self._break(handle, errno.ESTALE, "another file, or changed by somebody else")
+                    return
+                if handle.is_closed and not handle.busy:
+                    files.requester.dismiss(sftp.handle)
+                    return
+                file.learn(attrs)
+                handle.sftp = sftp
+                handle.files = files
+                handle.spread.cut()
+                self.reopened += 1
                 return
-            try:
-                attrs = await files.fstat(sftp)
-            except BaseException:
-                files.requester.dismiss(sftp.handle)
-                raise
-            if not file.fits(attrs):
-                files.requester.dismiss(sftp.handle)
-                self._break(handle, errno.ESTALE, "another file, or changed by somebody else")
-                return
-            if handle.is_closed and not handle.busy:
-                files.requester.dismiss(sftp.handle)
-                return
-            file.learn(attrs)
-            handle.sftp = sftp
-            handle.files = files
-            self.reopened += 1
+            self._break(handle, errno.ESTALE, "it was removed")
         finally:
             handle.reopening = None
+
+    async def _has_moved(self, file: OpenedFile, path: bytes) -> bool:
+        """Wait for the renames of *path* that are under way; whether to look for the file again.
+
+        The server may have carried them out already, and does the requests of several channels in
+        any order.
+        """
+        ended = [
+            move.ended
+            for move in self._moves
+            if _leads_to(path, move.old) or _leads_to(path, move.new)
+        ]
+        if ended:
+            await asyncio.wait(ended)
+        return bool(ended) or file.path != path or file.is_removed
 
     def _break(self, handle: SessionHandle, number: int, reason: str) -> None:
         handle.broken = number
@@ -215,6 +268,11 @@ class SessionHandles:
             _log.debug("fstat of %r: %s", handle.path, exc)  # then the old version stands
         finally:
             self._refreshing.discard(handle.file)
+
+
+def _leads_to(path: bytes, name: bytes) -> bool:
+    """Whether *path* is *name* or lies below it."""
+    return path == name or path.startswith(name + b"/")
 
 
 def _forget_outcome(task: asyncio.Task[None]) -> None:

@@ -25,6 +25,7 @@ from netfs.client.remote.channel import Link
 from netfs.client.remote.conversation import Conversation, converse
 from netfs.client.remote.files import DEFAULT_LIMITS, SftpFiles
 from netfs.client.remote.handles import SessionHandle, SessionHandles
+from netfs.client.remote.lanes import widen
 from netfs.client.remote.link import LinkKeeper, LinkState, LinkStatus, Pulse
 from netfs.client.remote.opened import touches_version
 from netfs.client.remote.replay import Replay, replay_of
@@ -36,6 +37,7 @@ from netfs.client.remote.requester import (
     new_links,
 )
 from netfs.client.remote.settle import has_run
+from netfs.client.remote.spread import Begun
 from netfs.client.remote.transport import keepalive
 from netfs.client.turns import Turn
 from netfs.sftp import extensions as ext
@@ -363,13 +365,14 @@ class Session:
 
     async def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
         if not replace:
-            await self._change(req.Rename(old, new), lambda files: files.rename_new(old, new))
-            self._handles.opened.renamed(old, new)
+            with self._handles.moving(old, new):
+                await self._change(req.Rename(old, new), lambda files: files.rename_new(old, new))
             return
         files = self._now() or await self._files(self._clock())
         if files.can_replace:
-            await self._change(ext.PosixRename(old, new), lambda files: files.rename_over(old, new))
-            self._handles.opened.renamed(old, new)
+            request = ext.PosixRename(old, new)
+            with self._handles.moving(old, new):
+                await self._change(request, lambda files: files.rename_over(old, new))
         else:
             # Cancelled between its steps it would leave the target under another name.
             await asyncio.shield(self._spawn(self._rename_by_steps(old, new)))
@@ -383,8 +386,8 @@ class Session:
             was_begun, again = again, True
             await renaming.replace_by_steps(files, old, new, aside, again=was_begun)
 
-        await self._ask(attempt)
-        self._handles.opened.renamed(old, new)
+        with self._handles.moving(old, new):
+            await self._ask(attempt)
 
     async def symlink(self, target: bytes, path: bytes) -> None:
         request = req.Symlink(target, path)
@@ -465,19 +468,19 @@ class Session:
 
     async def fstat(self, handle: RemoteHandle) -> Attrs:
         mine = _mine(handle)
-        attrs = await self._through(mine, lambda files: files.fstat(mine.sftp))
+        attrs = await self._in_order(mine, lambda files: files.fstat(mine.sftp))
         mine.file.learn(attrs)
         return attrs
 
     async def fsetstat(self, handle: RemoteHandle, attrs: Attrs) -> None:
         mine = _mine(handle)
         if not touches_version(attrs):
-            await self._through(mine, lambda files: files.fsetstat(mine.sftp, attrs))
+            await self._in_order(mine, lambda files: files.fsetstat(mine.sftp, attrs))
             return
         done = False
         mine.file.change_begun(attrs)
         try:
-            await self._through(mine, lambda files: files.fsetstat(mine.sftp, attrs))
+            await self._in_order(mine, lambda files: files.fsetstat(mine.sftp, attrs))
             done = True
         finally:
             mine.file.change_ended(attrs, done=done)
@@ -493,18 +496,41 @@ class Session:
 
     async def write(self, handle: RemoteHandle, offset: int, data: Sequence[Buffer]) -> None:
         mine = _mine(handle)
-        stop = offset + sum([len(part) for part in data])
+        size = sum([len(part) for part in data])
+        stop = offset + size
+        spread = mine.spread
+        begun = spread.begin_write()
         done = False
         mine.file.write_begun(stop)
         try:
-            await self._through(mine, lambda files: files.write(mine.sftp, offset, data))
+            if spread.is_wide:
+                await spread.turn_of_write()
+            await self._through(
+                mine, lambda files: spread.write(files, mine.sftp, offset, data, size)
+            )
             done = True
         finally:
             mine.file.write_ended(stop, done=done)
+            spread.end(begun)
+        wanted = spread.wants(size, self.links)
+        if wanted and not mine.is_closed:
+            spread.is_widening = True
+            _ = self._spawn(self._widen(mine, wanted))
+
+    async def _widen(self, handle: SessionHandle, count: int) -> None:
+        """Send *handle*'s WRITEs over up to *count* channels more than its own."""
+        current = self._current
+        try:
+            if current is not None and handle.is_open_in(current.files):
+                await widen(handle, current.lanes, count)
+        except Disconnected:
+            pass  # in the next conversation it may be tried again
+        finally:
+            handle.spread.is_widening = False
 
     async def fsync(self, handle: RemoteHandle) -> None:
         mine = _mine(handle)
-        await self._through(mine, lambda files: files.fsync(mine.sftp))
+        await self._in_order(mine, lambda files: files.fsync(mine.sftp))
 
     async def copy_data(
         self, source: RemoteHandle, offset: int, length: int, dest: RemoteHandle, dest_offset: int
@@ -524,7 +550,7 @@ class Session:
 
         mine.file.write_begun(stop)
         try:
-            await self._through(mine, attempt)
+            await self._in_order(mine, attempt)
             done = bool(length)
         finally:
             mine.file.write_ended(stop, done=done)
@@ -535,7 +561,27 @@ class Session:
         if mine.is_closed:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), mine.path)
         mine.is_closed = True
+        spread = mine.spread
+        begun, earlier = spread.begin_other()
+        if earlier is not None:
+            await asyncio.shield(self._spawn(self._close_in_turn(mine, begun, earlier)))
+            return
+        try:
+            await self._close(mine)
+        finally:
+            spread.end(begun)
+
+    async def _close_in_turn(self, mine: SessionHandle, begun: Begun, earlier: list[Begun]) -> None:
+        """CLOSE of a file whose WRITEs are under way on several channels."""
+        try:
+            await mine.spread.turn_of_other(earlier)
+            await self._close(mine)
+        finally:
+            mine.spread.end(begun)
+
+    async def _close(self, mine: SessionHandle) -> None:
         files = self._now()
+        mine.spread.close()
         try:
             if files is not None and mine.is_open_in(files):
                 await mine.files.close(mine.sftp)
@@ -555,6 +601,19 @@ class Session:
         if handle.files is not closed_in:
             handle.files.requester.dismiss(handle.sftp.handle)
         self._handles.discard(handle)
+
+    async def _in_order(
+        self, handle: SessionHandle, attempt: Callable[[SftpFiles], Awaitable[_T]]
+    ) -> _T:
+        """``_through`` for what is no WRITE and must not overtake one."""
+        spread = handle.spread
+        begun, earlier = spread.begin_other()
+        try:
+            if earlier is not None:
+                await spread.turn_of_other(earlier)
+            return await self._through(handle, attempt)
+        finally:
+            spread.end(begun)
 
     async def _through(
         self, handle: SessionHandle, attempt: Callable[[SftpFiles], Awaitable[_T]]

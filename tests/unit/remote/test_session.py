@@ -273,6 +273,29 @@ async def test_a_renamed_open_file_is_found_again(top: bytes) -> None:
         assert await session.read(handle, 0, 10) == b"0123"
 
 
+@pytest.mark.parametrize("point", ["before", "executed"])
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("what", [b"/d/f", b"/d"])
+async def test_an_open_file_goes_on_when_the_link_is_cut_while_it_is_renamed(
+    point: str, replace: bool, what: bytes, top: bytes
+) -> None:
+    os.mkdir(top + b"/d")
+    put(top + b"/d/f", b"0123")
+    new = what.replace(b"/d", b"/e", 1) if what == b"/d" else b"/d/g"
+    world = World()
+    async with running(world) as session:
+        handle = await session.open(top + b"/d/f", api.READ | api.WRITE)
+        for turn, (old, to) in enumerate([(what, new), (new, what)]):
+            world.cut(Cut(P.EXTENDED if replace else P.RENAME, point))
+            renaming = asyncio.ensure_future(session.rename(top + old, top + to, replace=replace))
+            await session.write(handle, turn, [b"x"])
+            await renaming
+            assert await session.read(handle, 0, 4) == b"xx23" if turn else b"x123"
+        await session.close(handle)
+        assert len(world.links) == 3
+    assert content(top + b"/d/f") == b"xx23"
+
+
 async def replaced(top: bytes) -> None:
     put(top + b"/new", b"another")
     os.rename(top + b"/new", top + b"/f")
