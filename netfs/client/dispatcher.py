@@ -140,6 +140,7 @@ class Dispatcher:
         self._in_flight: dict[int, InFlight] = {}
         self._turn = turn
         self._running = 0  # operations begun
+        self._is_burst = False  # requests came together lately: look for more after each
         self._is_starting = False
         self._all_ended: asyncio.Future[None] | None = None  # whom ``close`` waits for
         self._queue: deque[InFlight] = deque()
@@ -218,7 +219,9 @@ class Dispatcher:
 
     def _receive_batch(self) -> None:
         device = self._device
-        for _ in range(DRAIN):
+        for count in range(DRAIN):
+            if count == 1 and not self._is_burst and self._running < 2:
+                return  # one caller, who has his answer or waits for it: there is nothing more
             try:
                 message = device.read()
             except Unmounted:
@@ -232,8 +235,10 @@ class Dispatcher:
                 self._end(End.ABORTED)
                 return
             if message is None:
+                self._is_burst = count > 1
                 return
             self._dispatch(message)
+        self._is_burst = True
 
     def _end(self, end: End) -> None:
         assert self._loop is not None

@@ -178,6 +178,18 @@ def decode_usual_attrs(body: memoryview) -> Attrs | None:
     return Attrs(size, uid, gid, mode, atime, mtime) if flags == _USUAL else None
 
 
+def decode_attrs_at(body: bytes, pos: int) -> tuple[Attrs, int]:
+    """As ``decode_attrs``, at *pos*; returns where they end, too."""
+    end = pos + _USUAL_WHOLE.size
+    if end <= len(body):
+        flags, size, uid, gid, mode, atime, mtime = _USUAL_WHOLE.unpack_from(body, pos)
+        if flags == _USUAL:
+            return Attrs(size, uid, gid, mode, atime, mtime), end
+    reader = Reader(memoryview(body)[pos:])
+    attrs = decode_attrs(reader)
+    return attrs, len(body) - len(reader)
+
+
 def _decode_pair(attrs: Attrs, data: memoryview) -> Attrs:
     try:
         if len(data) == _FULL_LENGTH and data[3] == _FULL_MASK:

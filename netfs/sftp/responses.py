@@ -9,10 +9,16 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from netfs.sftp.attrs import Attrs, decode_attrs, decode_usual_attrs, encode_attrs
+from netfs.sftp.attrs import (
+    Attrs,
+    decode_attrs,
+    decode_attrs_at,
+    decode_usual_attrs,
+    encode_attrs,
+)
 from netfs.sftp.codes import PacketType
 from netfs.sftp.errors import RemoteProtocolError
-from netfs.wire import Buffer, Reader, string
+from netfs.wire import Buffer, Reader, Truncated, string
 
 
 class StatusResponse(NamedTuple):
@@ -174,13 +180,30 @@ _SMALLEST_ENTRY: Final = 12  # two empty strings and the flags of empty attribut
 
 
 def _decode_name(reader: Reader) -> Name:
+    """In one loop without a call per value: listings are most of what a walk waits for."""
     count = reader.u32()
     if count * _SMALLEST_ENTRY > len(reader):
         raise RemoteProtocolError(f"{count} names announced in {len(reader)} bytes")
-    read_string = reader.string
-    return Name(
-        tuple([NameEntry(read_string(), read_string(), decode_attrs(reader)) for _ in range(count)])
-    )
+    body = bytes(reader.rest())
+    end = len(body)
+    pos = 0
+    entries: list[NameEntry] = []
+    length_at = _U32.unpack_from
+    try:
+        for _ in range(count):
+            start = pos + 4
+            pos = start + length_at(body, pos)[0]
+            filename = body[start:pos]
+            start = pos + 4
+            pos = start + length_at(body, pos)[0]
+            longname = body[start:pos]
+            attrs, pos = decode_attrs_at(body, pos)
+            entries.append(NameEntry(filename, longname, attrs))
+    except struct.error as exc:  # also for a name that ends behind the packet: its attributes do
+        raise Truncated("names") from exc
+    if pos != end:
+        raise RemoteProtocolError(f"{end - pos} bytes after a Name")
+    return Name(tuple(entries))
 
 
 _DECODERS: Final[Mapping[int, Callable[[Reader], Response]]] = {

@@ -11,6 +11,7 @@ from typing import Final
 
 from netfs.client.remote.api import DirEntry
 from netfs.client.remote.requester import Pending, Requester, StatusError
+from netfs.sftp.attrs import Attrs
 from netfs.sftp.codes import Status
 from netfs.sftp.requests import Opendir, Readdir
 from netfs.sftp.responses import Handle, Name, NameEntry, StatusResponse, longname_nlink
@@ -82,7 +83,7 @@ def _entry(entry: NameEntry) -> DirEntry:
     if attrs.nlink is None:
         nlink = longname_nlink(longname)
         if nlink is not None:
-            attrs = attrs._replace(nlink=nlink)
+            attrs = Attrs(*attrs[:6], nlink, *attrs[7:])  # as _replace, at a third of its time
     return DirEntry(filename, attrs)
 
 
