@@ -81,6 +81,19 @@ def test_statfs_the_root_and_cached_listings_answer_while_nothing_passes(
     )
 
 
+def test_a_cached_directory_is_listed_soon_after_the_cut_however_old_it_is(
+    cuttable: Starter,
+) -> None:
+    mount = cuttable("cache_timeout=1")
+    (mount.remote / "d").mkdir()
+    (mount.remote / "d" / "file").write_text("content")
+    (mount.remote / "d" / "link").symlink_to("file")
+    run("ls", "-l", str(mount.path / "d"))
+    time.sleep(1.1)  # what is cached is too old to be shown while the server answers
+    mount.relay.cut("blackhole")
+    assert took(lambda: run("ls", "-l", str(mount.path / "d"))) < 2  # 1 s, and a busy machine
+
+
 def test_an_uncached_listing_fails_with_etimedout_in_time_and_works_when_healed(
     cuttable: Starter,
 ) -> None:
