@@ -41,6 +41,9 @@ IDLE_S: Final = 5.0
 FUTILE_S: Final = 5.0
 """A directory whose listing was too old or overtaken when it came is not listed ahead so long."""
 
+STALE_S: Final = 2.0
+"""What was asked for ahead and not used so long is not counted as ahead any more."""
+
 SMALL_FILE: Final = 256 * 1024
 """bytes: fits into one READ; larger files have read-ahead of their own."""
 
@@ -323,12 +326,21 @@ class TreePlanner:
             if now - run.last_at > IDLE_S:
                 self._end(run)
                 continue
+            self._drop_stale(run, now)
             self._take_directories(run, plan, now)
             if run.scanning:
-                self._take_files(run, plan)
+                self._take_files(run, plan, now)
         self._listings[0] += len(plan.directories)
         self._fetches[0] += len(plan.files)
         return plan
+
+    def _drop_stale(self, run: Run, now: float) -> None:
+        """What nobody wanted for long holds up nothing any more: the walk went elsewhere."""
+        for ahead in (run.ahead_dirs, run.ahead_files):
+            stale = ahead.older(now - STALE_S)
+            for nodeid in stale:
+                ahead.pop(nodeid)
+            run.unused += len(stale)
 
     def _take_directories(self, run: Run, plan: Plan, now: float) -> None:
         for _ in range(_STEPS):
@@ -345,10 +357,10 @@ class TreePlanner:
                 self._expand(run, node)
             elif nodeid not in run.visited and now - run.futile.get(nodeid, -FUTILE_S) >= FUTILE_S:
                 above = node.parent.nodeid if node.parent is not None else 0
-                run.ahead_dirs.add(nodeid, Item(key, above))
+                run.ahead_dirs.add(nodeid, Item(key, above, now))
                 plan.directories.append(node)
 
-    def _take_files(self, run: Run, plan: Plan) -> None:
+    def _take_files(self, run: Run, plan: Plan, now: float) -> None:
         ahead = run.ahead_files
         for _ in range(_STEPS):
             if not run.files or len(ahead) >= MAX_FILES:
@@ -366,7 +378,7 @@ class TreePlanner:
             assert node.attrs is not None
             assert node.parent is not None
             size = node.attrs.size or 0
-            ahead.add(node.nodeid, Item(key, node.parent.nodeid, size, suffix))
+            ahead.add(node.nodeid, Item(key, node.parent.nodeid, now, size, suffix))
             plan.files.append(node)
 
     def links_of(self, directory: Node) -> list[Node]:

@@ -21,6 +21,7 @@ class Item(NamedTuple):
 
     key: Key
     directory: int  # nodeid of what it is in
+    at: float  # when, seconds
     size: int = 0  # bytes
     suffix: bytes = b""
 
@@ -54,6 +55,15 @@ class Ahead:
     def before(self, key: Key) -> int:
         """How many of them come before *key*."""
         return bisect_left(self._keys, key)
+
+    def older(self, than: float) -> list[int]:
+        """Those asked for before *than* (seconds)."""
+        found = []
+        for nodeid, item in self._items.items():  # in the order in which they were asked for
+            if item.at >= than:
+                break
+            found.append(nodeid)
+        return found
 
     def left(self, visited: set[int], path: set[int]) -> list[int]:
         """Those in directories that were visited and are not on the *path* any more."""
