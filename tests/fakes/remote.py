@@ -120,6 +120,7 @@ class FakeRemote:
         self.now = 1_700_000_000  # the server's clock, seconds since the epoch
         self.batch = 100  # entries per READDIR
         self.login = (1000, 1000)  # uid, gid of what is created
+        self.umask = 0  # the server's own
         self.calls: list[Call] = []
         self.open_handles: set[Handle] = set()
         self.reads: list[tuple[bytes, int, int]] = []
@@ -269,7 +270,9 @@ class FakeRemote:
             parent, name = self._parent(path)
             if name in parent.entries:
                 raise error(errno.EEXIST)
-            parent.entries[name] = self._new(stat.S_IFDIR | (mode & 0o7777), nlink=2)
+            parent.entries[name] = self._new(
+                stat.S_IFDIR | (mode & 0o7777 & ~self.umask), nlink=2
+            )
             parent.mtime = self.now
 
     async def rmdir(self, path: bytes) -> None:

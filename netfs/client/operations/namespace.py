@@ -225,10 +225,29 @@ async def _make(
         at = ctx.clock()
         attrs = await then_look(ctx, making, path)
         attrs = await give_to_creator(ctx, request, parent, path, attrs)
+        if not isinstance(request, requests.Symlink):
+            attrs = await _give_bits_back(ctx, path, request.mode & 0o7777, attrs)
         node = ctx.coherence.created(parent, request.name, attrs, at)
         if isinstance(request, requests.Symlink):
             node.target = request.target
     return convert.entry_reply(ctx, node)
+
+
+async def _give_bits_back(ctx: Context, path: bytes, mode: int, attrs: Attrs) -> Attrs:
+    """Set the bits of *mode* that the server's umask took off: the creator's umask left them.
+
+    Returns the attributes after that.
+    """
+    if attrs.mode is None or not mode & ~attrs.mode:
+        return attrs
+    mode |= attrs.mode & 0o7777  # also the group that a set-group-ID parent hands down
+    try:
+        await ctx.remote.setstat(path, Attrs(mode=mode))
+    except OSError as exc:
+        if exc.errno in (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
+            return attrs  # a server that decides about modes itself
+        raise
+    return attrs._replace(mode=stat.S_IFMT(attrs.mode) | mode)
 
 
 async def give_to_creator(

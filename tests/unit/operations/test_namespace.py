@@ -266,6 +266,18 @@ async def test_a_made_directory_is_known_in_full(remote):
         assert remote.count() == 2
 
 
+async def test_bits_that_the_servers_umask_took_off_are_given_back(remote):
+    remote.umask = 0o022
+    async with mounted(remote) as mount:
+        entry = await mount.kernel.mkdir(ROOT, b"d", 0o1777)
+        assert entry.attr.mode == stat.S_IFDIR | 0o1777
+        assert remote.at(b"/d").mode == stat.S_IFDIR | 0o1777
+        assert [call.method for call in remote.calls] == ["mkdir", "lstat", "setstat"]
+        remote.fail_next("setstat", errno.EPERM)  # the server decides itself
+        entry = await mount.kernel.mkdir(ROOT, b"e", 0o777)
+        assert entry.attr.mode == stat.S_IFDIR | 0o755
+
+
 async def test_a_made_name_is_no_longer_missing(remote):
     async with mounted(remote) as mount:
         await mount.kernel.lookup(ROOT, b"d")
