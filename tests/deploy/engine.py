@@ -20,7 +20,19 @@ from tests.harness.packages import require
 from tests.harness.waiting import wait_until
 
 BASE = "debian:bookworm-slim"
+MIRROR = "http://deb.debian.org/debian"
+NO_NETWORK = re.compile(
+    r"resolv|Could not connect|Failed to fetch|Failed getting"
+    r"|Connection (?:refused|timed out|reset)|Network is unreachable"
+    r"|SSL|Retrying|Couldn't download|No matching distribution",
+    re.IGNORECASE,
+)
+"""What apt, debootstrap and pip print where a mirror or an index can't be reached."""
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
+
+
+class UnavailableError(Exception):
+    """This machine can't run an engine, or can't reach what images are made of."""
 
 
 class Engine:
@@ -65,7 +77,11 @@ class Engine:
 
 @contextlib.contextmanager
 def running_engine(directory: Path) -> Iterator[Engine]:
-    """An engine with the base image, for the length of the block."""
+    """An engine with the base image, for the length of the block.
+
+    Raises:
+        UnavailableError: see there.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     command = (
         f"mount --make-rshared / && exec {require('dockerd')} --data-root {directory}/root"
@@ -84,8 +100,9 @@ def running_engine(directory: Path) -> Iterator[Engine]:
     engine = Engine(directory, process)
 
     def answers() -> bool:
-        text = (directory / "dockerd.log").read_text()[-2000:]
-        assert process.poll() is None, f"dockerd ended: {text}"
+        if process.poll() is not None:
+            text = (directory / "dockerd.log").read_text()[-2000:]
+            raise UnavailableError(f"dockerd ended: {text}")
         return engine.docker("info", check=False).returncode == 0
 
     try:
@@ -99,25 +116,35 @@ def running_engine(directory: Path) -> Iterator[Engine]:
         processes.end(process, grace_s=20)
 
 
+def _mirror() -> str:
+    """The Debian mirror that this machine's apt uses."""
+    for pattern in ("sources.list", "sources.list.d/*.list", "sources.list.d/*.sources"):
+        for path in sorted(Path("/etc/apt").glob(pattern)):
+            for line in path.read_text().splitlines():
+                found = re.match(r"(?:URIs:|deb(?: \[[^\]]*\])?)\s+(\S+/debian/?)(?:\s|$)", line)
+                if found:
+                    return found[1]
+    return MIRROR
+
+
 def _import_base(engine: Engine) -> None:
     """The base image: a minimal Debian that trusts what this machine trusts."""
     root = engine.directory / "rootfs"
-    sources = "".join(
-        path.read_text()
-        for pattern in ("sources.list", "sources.list.d/*")
-        for path in Path("/etc/apt").glob(pattern)
-    )
-    found = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s+(\S+)", sources, re.MULTILINE)
-    assert found, "no Debian mirror in /etc/apt"
-    engine.run(
+    done = engine.run(
         require("debootstrap"),
         "--variant=minbase",
         "--include=ca-certificates",
         "bookworm",
         str(root),
-        found[1],
+        _mirror(),
         timeout_s=600,
+        check=False,
     )
+    if done.returncode:
+        # The log shows what failed inside, if it came so far.
+        log = root / "debootstrap" / "debootstrap.log"
+        said = done.stdout + done.stderr + (log.read_text() if log.exists() else "")
+        raise UnavailableError(f"debootstrap: {said[-2000:]}")
     if CERTIFICATES.is_dir():
         engine.run("cp", "-r", f"{CERTIFICATES}/.", f"{root}{CERTIFICATES}/")
     engine.run("chroot", str(root), "update-ca-certificates")

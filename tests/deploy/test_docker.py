@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.engine import Engine, running_engine
+from tests.deploy.engine import NO_NETWORK, Engine, UnavailableError, running_engine
 from tests.harness.packages import require
 from tests.harness.sshd import free_port, make_key
 from tests.harness.waiting import wait_until
@@ -33,14 +34,28 @@ pytestmark = [
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     # NETFS_TEST_ENGINE keeps the images between runs of the suite on one machine.
     kept = os.environ.get("NETFS_TEST_ENGINE")
-    with running_engine(Path(kept) if kept else tmp_path_factory.mktemp("engine")) as it:
-        for target in ("serve", "mount"):
-            it.docker(
-                *("build", "--network=host", "-q", "-f", str(DOCKER / "Dockerfile")),
-                *("--target", target, "-t", f"netfs-{target}", str(ROOT)),
-                timeout_s=600,
-            )
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = Path(kept) if kept else tmp_path_factory.mktemp("engine")
+            it = stack.enter_context(running_engine(directory))
+            for target in ("serve", "mount"):
+                build(it, target)
+        except UnavailableError as error:
+            pytest.skip(str(error))
         yield it
+
+
+def build(engine: Engine, target: str) -> None:
+    done = engine.docker(
+        *("build", "--network=host", "-q", "-f", str(DOCKER / "Dockerfile")),
+        *("--target", target, "-t", f"netfs-{target}", str(ROOT)),
+        timeout_s=600,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    if done.returncode and NO_NETWORK.search(said):
+        raise UnavailableError(said[-2000:])
+    assert done.returncode == 0, said
 
 
 class Stack:
