@@ -133,6 +133,7 @@ class TreePlanner:
         self._is_cached = is_cached
         self._runs: list[Run] = []
         self._recent: OrderedDict[int, tuple[Node, float]] = OrderedDict()  # directories entered
+        self._listed_by: set[int] = set()  # those of them that were listed, not only looked into
         self._missed: OrderedDict[int, tuple[int, float]] = OrderedDict()  # names asked one by one
         self._wanted: list[Node] = []
         self._entered: Node | None = None
@@ -185,12 +186,16 @@ class TreePlanner:
         self._entered, self._entered_at = directory, now
         self._recent[directory.nodeid] = (directory, now)
         self._recent.move_to_end(directory.nodeid)
+        if not by_lookup:
+            self._listed_by.add(directory.nodeid)
         if len(self._recent) > 64:
-            self._recent.popitem(last=False)
+            self._listed_by.discard(self._recent.popitem(last=False)[0])
         if run is None:
             return
         run.last_at = now
         run.by_lookup &= by_lookup
+        if not by_lookup and directory.name.startswith(b"."):
+            run.skips_hidden = False
         if run.scanning and now - run.opened_at > GAP_S:
             run.scanning = False  # this walk opens nothing
             run.files.clear()
@@ -243,8 +248,12 @@ class TreePlanner:
             elif parent.nodeid not in run.expanded:
                 self._resume_at(run, parent)
         elif len(opened) >= SCAN_AFTER:
+            by_lookup = parent.nodeid not in self._listed_by
+            if by_lookup and parent.name.startswith(b"."):
+                return  # some files of .git or .config: nobody reads all of it unlisted
             if run is None:
                 run = self._start(parent, now)
+                run.by_lookup = run.skips_hidden = by_lookup
             self._notice_order(run, parent, opened)
             # What is known from older listings is looked at again: opening wants fresh ones.
             run.scanning = True
@@ -359,6 +368,8 @@ class TreePlanner:
                 above = node.parent.nodeid if node.parent is not None else 0
                 run.ahead_dirs.add(nodeid, Item(key, above, now))
                 plan.directories.append(node)
+                if run.scanning and self._is_listed(node, False):
+                    self._push_below(run, node)  # most likely they are still there
 
     def _take_files(self, run: Run, plan: Plan, now: float) -> None:
         ahead = run.ahead_files
@@ -417,7 +428,7 @@ class TreePlanner:
             if parent is not self._entered and siblings < 2:
                 return None
         run = self._start(parent, now)
-        run.by_lookup = by_lookup
+        run.by_lookup = run.skips_hidden = by_lookup
         if by_lookup:
             run.order = Order.NAME
         self._push(run, parent)
@@ -457,6 +468,7 @@ class TreePlanner:
                 run.file_window = max(run.file_window, other.file_window)
                 run.scanning |= other.scanning
                 run.reads_links |= other.reads_links
+                run.skips_hidden |= other.skips_hidden
                 run.order = other.order
                 run.visited |= other.visited
                 run.hits += other.hits
@@ -529,11 +541,19 @@ class TreePlanner:
             child_key = (*key, position + behind)
             if not child.is_dir:
                 files.append((child_key, child))
-            elif not (run.by_lookup and child.name.startswith(b".")):
+            elif not (run.skips_hidden and child.name.startswith(b".")):
                 run.keys[child.nodeid] = child_key
                 heapq.heappush(run.dirs, (child_key, next(self._sequence), child))
         if run.scanning:
             self._push_file(run, iter(sorted(files, key=itemgetter(0))))
+
+    def _push_below(self, run: Run, directory: Node) -> None:
+        """Have the directories below one that is listed anew looked at without waiting for it."""
+        key = run.keys[directory.nodeid]
+        for position, child in enumerate(self._ordered(run.order, directory)):
+            if child.is_dir and not (run.skips_hidden and child.name.startswith(b".")):
+                run.keys[child.nodeid] = (*key, position)
+                heapq.heappush(run.dirs, (run.keys[child.nodeid], next(self._sequence), child))
 
     def _ordered(self, order: Order, directory: Node) -> Iterable[Node]:
         children = (directory.children or {}).values()

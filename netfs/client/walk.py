@@ -98,6 +98,7 @@ class Run:
         self.futile: dict[int, float] = {}  # nodeid -> when a listing of it did not serve
         self.reads_links = False
         self.by_lookup = False  # names are looked up without listing (git status)
+        self.skips_hidden = False  # began so, and has listed no hidden directory (.git) since
         self.dir_window = dir_window
         self.file_window = file_window
         self.dirs: list[tuple[Key, int, Node]] = []  # heap: to be listed
