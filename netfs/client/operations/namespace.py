@@ -12,8 +12,8 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -221,7 +221,7 @@ async def _make(
 ) -> Reply:
     """Make a name and learn what came of it."""
     path = ctx.nodes.path_of(parent, request.name)
-    async with changing(ctx, parent, request.name):
+    with changing(ctx, parent, request.name):
         at = ctx.clock()
         attrs = await then_look(ctx, making, path)
         attrs = await give_to_creator(ctx, request, parent, path, attrs)
@@ -282,7 +282,7 @@ def link(ctx: Context, request: requests.Link) -> Coroutine[Any, Any, Reply]:
 
 async def _link(ctx: Context, node: Node, parent: Node, name: bytes) -> Reply:
     old, new = ctx.nodes.path(node), ctx.nodes.path_of(parent, name)
-    async with changing(ctx, parent, name):
+    with changing(ctx, parent, name):
         at, asked = ctx.clock(), ctx.nodes.stamp
         try:
             attrs = await then_look(ctx, partial(ctx.remote.link, old, new), new)
@@ -309,7 +309,7 @@ def rmdir(ctx: Context, request: requests.RmDir) -> Coroutine[Any, Any, Reply]:
 async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> Reply:
     path = ctx.nodes.path_of(parent, name)
     node = ctx.nodes.child(parent, name)
-    async with changing(ctx, parent, name):
+    with changing(ctx, parent, name):
         if node is not None:
             await _keep_open(ctx, node)
         at = ctx.clock()
@@ -339,7 +339,7 @@ async def _rename(ctx: Context, request: requests.Rename) -> Reply:
     name, new_name = request.name, request.new_name
     old, new = nodes.path_of(parent, name), nodes.path_of(new_parent, new_name)
     replaced = nodes.child(new_parent, new_name)
-    async with changing(ctx, parent, name), changing(ctx, new_parent, new_name):
+    with changing(ctx, parent, name), changing(ctx, new_parent, new_name):
         if replaced is not None and replaced is not nodes.child(parent, name):
             await _keep_open(ctx, replaced)
         replace = not request.flags & abi.RENAME_NOREPLACE
@@ -367,25 +367,34 @@ async def _keep_open(ctx: Context, node: Node) -> None:
 # --- the shape of a mutation ---------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def changing(ctx: Context, parent: Node, name: bytes) -> AsyncIterator[None]:
+class changing:  # in small letters as contextlib's; a generator costs three times as much
     """Around a mutation of *name*: answers asked for meanwhile are not stored; what a mutation of
     unknown outcome may have changed is not believed any more."""
-    nodes = ctx.nodes
-    nodes.begin_change(parent)
-    nodes.pin(parent)
-    try:
-        yield
-    except asyncio.CancelledError:
-        ctx.coherence.unknown(parent, name)
-        raise
-    except OSError as exc:
-        if exc.errno in LINK_ERRNOS or exc.errno == errno.EEXIST:
-            ctx.coherence.unknown(parent, name)
-        raise
-    finally:
-        nodes.end_change(parent)
-        nodes.unpin(parent)
+
+    __slots__ = ("_ctx", "_name", "_parent")
+
+    def __init__(self, ctx: Context, parent: Node, name: bytes) -> None:
+        self._ctx = ctx
+        self._parent = parent
+        self._name = name
+
+    def __enter__(self) -> None:
+        nodes = self._ctx.nodes
+        nodes.begin_change(self._parent)
+        nodes.pin(self._parent)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        is_unknown = isinstance(error, asyncio.CancelledError) or (
+            isinstance(error, OSError)
+            and (error.errno in LINK_ERRNOS or error.errno == errno.EEXIST)
+        )
+        if is_unknown:
+            self._ctx.coherence.unknown(self._parent, self._name)
+        nodes = self._ctx.nodes
+        nodes.end_change(self._parent)
+        nodes.unpin(self._parent)
 
 
 async def then_look(

@@ -320,7 +320,8 @@ class Session:
 
     async def lstat(self, path: bytes) -> Attrs:
         attrs = await self._ask(lambda files: files.lstat(path))
-        self._handles.seen(path, attrs, self._now())
+        if self._handles.opened:
+            self._handles.seen(path, attrs, self._now())
         return attrs
 
     async def stat(self, path: bytes) -> Attrs:
@@ -620,10 +621,10 @@ class Session:
     ) -> _T:
         """Something on an open file, which is opened again first if need be."""
 
-        async def on_open(files: SftpFiles) -> _T:
-            if handle.files is not files and handle.files is not files.data:
-                await self._handles.ready(handle, files)
-            return await attempt(handle.files)
+        def on_open(files: SftpFiles) -> Awaitable[_T]:
+            if handle.is_open_in(files):
+                return attempt(handle.files)
+            return self._when_ready(handle, files, attempt)
 
         handle.busy += 1
         try:
@@ -632,6 +633,15 @@ class Session:
             handle.busy -= 1
             if not handle.busy and handle.idle is not None:
                 handle.idle.set()
+
+    async def _when_ready(
+        self,
+        handle: SessionHandle,
+        files: SftpFiles,
+        attempt: Callable[[SftpFiles], Awaitable[_T]],
+    ) -> _T:
+        await self._handles.ready(handle, files)
+        return await attempt(handle.files)
 
 
 def _mine(handle: RemoteHandle) -> SessionHandle:
