@@ -50,9 +50,9 @@ class WhileUp:
 
     __slots__ = ("_limit", "_waiting")
 
-    def __init__(self, waiting: set[asyncio.Timeout]) -> None:
+    def __init__(self, waiting: set[asyncio.Timeout], is_up: bool) -> None:
         self._waiting = waiting
-        self._limit = asyncio.timeout(None)
+        self._limit = asyncio.timeout(None if is_up else 0)
 
     async def __aenter__(self) -> None:
         await self._limit.__aenter__()
@@ -122,7 +122,7 @@ class Coherence:
 
     def while_up(self) -> WhileUp:
         """``async with`` around a question to which there is an old answer."""
-        return WhileUp(self._waiting)
+        return WhileUp(self._waiting, self.is_up)
 
     def _link_changed(self, _status: object) -> None:
         if not self.is_up:

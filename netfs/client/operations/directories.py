@@ -18,7 +18,7 @@ from netfs.client import convert
 from netfs.client.directories import DirectoryTable, OpenDirectory
 from netfs.client.nodes import NEVER, Node, NodeTable
 from netfs.client.operations.context import Context
-from netfs.client.operations.metadata import ROOT_WAIT_S
+from netfs.client.operations.metadata import ROOT_WAIT_S, SILENT_S
 from netfs.client.operations.namespace import os_error
 from netfs.fuse import dirents, replies, requests
 from netfs.fuse.replies import EMPTY, Reply
@@ -50,7 +50,9 @@ def opendir(ctx: Context, request: requests.OpenDir) -> Reply | Coroutine[Any, A
     if directory.listing is None:
         return _opened(directories, fh)
     # df and automount open the mount's root before they ask for anything: it always opens soon
-    patience_s = ROOT_WAIT_S if node is ctx.nodes.root else None
+    patience_s = None
+    if node is ctx.nodes.root:
+        patience_s = ROOT_WAIT_S if ctx.coherence.is_up else 0
     return _opendir(ctx, directory, fh, patience_s)
 
 
@@ -74,7 +76,8 @@ async def _opendir(
         elif patience_s is None:
             directories.close(fh)
             raise os_error(errno.ETIMEDOUT) from None
-        # else READDIR waits for the rest
+        else:  # READDIR waits for the rest
+            ctx.coherence.root_prompt.silent_until = ctx.clock() + SILENT_S
     except (OSError, asyncio.CancelledError):
         directories.close(fh)
         raise
