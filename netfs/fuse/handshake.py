@@ -25,7 +25,6 @@ ASKED: Final[Mapping[InitFlag, str]] = {
     InitFlag.ABORT_ERROR: "an aborted connection (ECONNABORTED) differs from an unmount (ENODEV)",
     InitFlag.MAX_PAGES: "requests of 1 MiB instead of 128 KiB",
     InitFlag.CACHE_SYMLINKS: "a link's target is asked once",
-    InitFlag.EXPLICIT_INVAL_DATA: "the daemon says when cached pages are stale, nobody guesses",
     InitFlag.INIT_EXT: "the second word of flags",
     InitFlag.DIRECT_IO_ALLOW_MMAP: "shared mmap under -o direct_io",
 }
@@ -47,6 +46,8 @@ REFUSED: Final[Mapping[InitFlag, str]] = {
     InitFlag.SPLICE_READ: "as SPLICE_WRITE",
     InitFlag.HAS_IOCTL_DIR: "there are no ioctls",
     InitFlag.AUTO_INVAL_DATA: "own writes change mtime and would throw away the own page cache",
+    InitFlag.EXPLICIT_INVAL_DATA: "a page must go before a reader sees the new size: a notification"
+    " comes after it, and meanwhile the page shows zeros where a file has grown",
     InitFlag.ASYNC_DIO: "O_DIRECT callers would wait unkillably and never be interrupted",
     InitFlag.WRITEBACK_CACHE: "the kernel would own size and mtime: remote changes stay unseen",
     InitFlag.NO_OPEN_SUPPORT: "without OPEN there is no close-to-open consistency",

@@ -1,0 +1,88 @@
+"""What a mount shows of files that others change on the server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Mounter
+from tests.harness.waiting import wait_until
+
+pytestmark = [pytest.mark.mount, pytest.mark.sshd]
+
+
+def test_a_reader_of_a_growing_file_sees_what_was_appended_and_never_zeros(
+    mount_at: Mounter, remote: Path
+) -> None:
+    mount = mount_at(remote, "cache_timeout=0.2", "cto_window=0")
+    for number in range(10):
+        (remote / f"log{number}").write_bytes(b"one\n")
+        fd = os.open(mount.path / f"log{number}", os.O_RDONLY)
+        try:
+            seen = os.read(fd, 100)
+            with (remote / f"log{number}").open("ab") as file:
+                file.write(b"two\n")
+
+            def more(fd: int = fd) -> bytes:
+                os.fstat(fd)  # the size is new: what is read next must be too
+                return os.read(fd, 100)
+
+            seen += wait_until(more, 10, "more of the file")
+        finally:
+            os.close(fd)
+        assert seen == b"one\ntwo\n"
+
+
+def test_a_rotated_log_is_read_to_its_end_and_its_name_leads_to_the_new_one(
+    mount_at: Mounter, remote: Path
+) -> None:
+    log = remote / "log"
+    log.write_bytes(b"one\n")
+    mount = mount_at(remote, "cache_timeout=0.2", "cto_window=0")
+    fd = os.open(mount.path / "log", os.O_RDONLY)
+    try:
+        assert os.read(fd, 100) == b"one\n"
+        log.rename(remote / "log.1")
+        log.write_bytes(b"another\n")
+        wait_until(lambda: content(mount.path / "log") == b"another\n", 10, "the new file")
+        with (remote / "log.1").open("ab") as file:
+            file.write(b"two\n")
+
+        def more() -> bytes:
+            os.fstat(fd)
+            return os.read(fd, 100)
+
+        assert wait_until(more, 10, "more of the old file") == b"two\n"
+    finally:
+        os.close(fd)
+
+
+def content(path: Path) -> bytes:
+    """What a reader gets; nothing while the name changes hands."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_versions_of_one_size_within_one_second_are_told_apart(
+    mount_at: Mounter, remote: Path
+) -> None:
+    mount = mount_at(remote, "cache_timeout=0", "cto_window=0")
+    for number in range(20):
+        version = b"%08d" % number
+        (remote / "counter").write_bytes(version)
+        assert (mount.path / "counter").read_bytes() == version
+
+
+def test_a_directory_that_became_a_file_is_one(mount_at: Mounter, remote: Path) -> None:
+    (remote / "d").mkdir()
+    (remote / "d" / "x").touch()
+    mount = mount_at(remote, "cache_timeout=0.2")
+    assert os.listdir(mount.path / "d") == ["x"]
+    (remote / "d" / "x").unlink()
+    (remote / "d").rmdir()
+    (remote / "d").write_bytes(b"file")
+    wait_until(lambda: content(mount.path / "d") == b"file", 10, "the file")
