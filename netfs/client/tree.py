@@ -241,6 +241,8 @@ class TreePlanner:
         if run is not None and len(opened) == _ORDER_FROM:
             self._notice_order(run, parent, opened)
         if run is not None and run.scanning:
+            if run.skips_hidden and _is_hidden(parent, run.root):
+                return
             if parent.nodeid in run.ahead_dirs:
                 return  # it is being looked at
             if not self._is_fresh(node):
@@ -445,6 +447,8 @@ class TreePlanner:
                 continue
             for levels, at in zip(range(near + 1), upwards_from(run.root), strict=False):
                 if at.nodeid in above:
+                    if run.skips_hidden and _is_hidden(directory, at):
+                        break  # a look into .git
                     if found is None or levels < found[0]:
                         found = (levels, at, run)
                     break
@@ -590,6 +594,16 @@ class TreePlanner:
         run.keys = {nodeid: key for nodeid, key in run.keys.items() if nodeid in needed}
         run.visited &= needed
         run.expanded &= needed
+
+
+def _is_hidden(directory: Node, root: Node) -> bool:
+    """Whether a name that begins with a dot leads from *root* to *directory*."""
+    for each in upwards_from(directory):
+        if each is root:
+            return False
+        if each.name.startswith(b"."):
+            return True
+    return False
 
 
 def _name(node: Node) -> bytes:
