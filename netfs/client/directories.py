@@ -166,12 +166,20 @@ class DirectoryTable:
             await self._fill(node, listing, asked)
         except OSError as exc:
             listing.failed = exc  # told to everybody who waits for it
+        except asyncio.CancelledError:
+            listing.failed = OSError(errno.EINTR, os.strerror(errno.EINTR))
+            raise
         finally:
             if not listing.done and listing.failed is None:
-                listing.failed = OSError(errno.EINTR, os.strerror(errno.EINTR))
-            del self._listings[node.nodeid]
+                listing.failed = OSError(errno.EIO, os.strerror(errno.EIO))  # a bug, logged above
+            self._part(node, listing)
             self._nodes.unpin(node)
             listing.wake()
+
+    def _part(self, node: Node, listing: Listing) -> None:
+        """Nobody joins *listing* any more."""
+        if self._listings.get(node.nodeid) is listing:
+            del self._listings[node.nodeid]
 
     async def _fill(self, node: Node, listing: Listing, asked: int) -> None:
         at = listing.started_at
@@ -186,6 +194,7 @@ class DirectoryTable:
                     entries.append(self._learn(node, name, attrs, at, asked, believed))
             listing.wake()
             if len(entries) > MAX_ENTRIES or not listing.users:
+                self._part(node, listing)  # who comes now begins anew
                 await batches.aclose()  # type: ignore[attr-defined]  # an async generator
                 raise OSError(errno.EINTR, "nobody waits for this listing any more")
         self.fetched += 1

@@ -203,6 +203,51 @@ async def test_a_fetch_that_nobody_waits_for_stops(remote):
         assert mount.ctx.directories.under_way(mount.ctx.nodes.root) is None
 
 
+async def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_their_own(remote, monkeypatch):
+    for number in range(250):
+        remote.put(b"/f%03d" % number)
+    stopping, stopped = asyncio.Event(), asyncio.Event()
+    scandir = remote.scandir
+
+    async def slow_to_end(path: bytes):
+        try:
+            async for batch in scandir(path):
+                yield batch
+        finally:
+            stopping.set()
+            await stopped.wait()
+
+    async with mounted(remote) as mount:
+        monkeypatch.setattr(remote, "scandir", slow_to_end)
+        second = remote.hold("readdir")
+        opening = asyncio.ensure_future(mount.kernel.opendir(ROOT))
+        await second.arrived()
+        mount.kernel.interrupt(max(mount.kernel.waiting))
+        with raises(errno.EINTR):
+            await opening
+        second.release()
+        async with asyncio.timeout(5):
+            await stopping.wait()
+        other = asyncio.ensure_future(mount.kernel.opendir(ROOT))
+        async with asyncio.timeout(5):
+            while not mount.kernel.waiting:
+                await asyncio.sleep(0)
+        stopped.set()
+        assert len(names(await read_all(mount, await other))) == 250
+
+
+async def test_a_fetch_that_fails_by_a_bug_is_eio(remote, monkeypatch, caplog):
+    async def broken(path: bytes):
+        raise LookupError(path)
+        yield []
+
+    async with mounted(remote) as mount:
+        monkeypatch.setattr(remote, "scandir", broken)
+        with raises(errno.EIO):
+            await read_all(mount, await mount.kernel.opendir(ROOT))
+    caplog.clear()
+
+
 async def test_offsets_stay_while_entries_go_and_come(remote):
     for number in range(300):
         remote.put(b"/f%03d" % number)
