@@ -196,7 +196,7 @@ async def _flush(file: OpenFile) -> Reply:
 async def fsync(ctx: Context, request: requests.FSync) -> Reply:
     file = ctx.files.get(request.fh)
     await file.data.drain()
-    handle = file.data.handles.writer
+    handle = file.data.handles.any
     if handle is not None:
         await ctx.remote.fsync(handle)
     file.check()

@@ -83,6 +83,17 @@ async def test_fsync_returns_when_the_server_has_everything(remote):
         assert remote.count("fsync") == 1
 
 
+async def test_fsync_of_a_file_open_for_reading_syncs_what_was_closed_before(remote):
+    async with Rig(remote) as rig:
+        file = await rig.create(b"a")
+        await rig.write(file, 0, b"hello")
+        await rig.close(file)
+        rig.clock.advance(30)
+        file = await rig.open(b"a")
+        await rig.fsync(file)
+        assert remote.count("fsync") == 1
+
+
 async def test_truncate_joins_the_unsent_writes_in_order(remote):
     async with Rig(remote) as rig:
         file = await rig.create(b"a")
@@ -419,3 +430,19 @@ async def test_large_files_written_leave_the_cache_to_others(remote):
         await rig.write(file, int(size) - (1 << 20) + 1, bytes(1 << 20))
         await rig.flush(file)
         assert rig.files.pool.cache.currsize < 2 << 20
+
+
+async def test_a_removed_file_that_nobody_holds_leaves_nothing_in_memory(remote):
+    remote.put(b"/a", b"0123456789")
+    async with Rig(remote) as rig:
+        known = len(rig.nodes)
+        file = await rig.open(b"a")
+        await rig.read(file, 0, 4096)
+        rig.close(file)
+        node = rig.node(b"a")
+        assert rig.files.statistics().cached > 0
+        rig.nodes.remove(rig.nodes.root, b"a")
+        rig.nodes.forget(node.nodeid, node.nlookup)
+        assert rig.files.statistics().cached == 0
+        assert rig.nodes.find(node.nodeid) is None
+        assert len(rig.nodes) == known

@@ -204,8 +204,9 @@ async def test_a_fetch_that_nobody_waits_for_stops(remote):
 
 
 async def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_their_own(remote, monkeypatch):
+    remote.mkdirs(b"/d")
     for number in range(250):
-        remote.put(b"/f%03d" % number)
+        remote.put(b"/d/f%03d" % number)
     stopping, stopped = asyncio.Event(), asyncio.Event()
     scandir = remote.scandir
 
@@ -219,8 +220,9 @@ async def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_their_own(re
 
     async with mounted(remote) as mount:
         monkeypatch.setattr(remote, "scandir", slow_to_end)
+        nodeid = (await mount.kernel.lookup(ROOT, b"d")).nodeid
         second = remote.hold("readdir")
-        opening = asyncio.ensure_future(mount.kernel.opendir(ROOT))
+        opening = asyncio.ensure_future(mount.kernel.opendir(nodeid))
         await second.arrived()
         mount.kernel.interrupt(max(mount.kernel.waiting))
         with raises(errno.EINTR):
@@ -228,12 +230,12 @@ async def test_who_comes_while_a_fetch_is_being_stopped_gets_one_of_their_own(re
         second.release()
         async with asyncio.timeout(5):
             await stopping.wait()
-        other = asyncio.ensure_future(mount.kernel.opendir(ROOT))
+        other = asyncio.ensure_future(mount.kernel.opendir(nodeid))
         async with asyncio.timeout(5):
             while not mount.kernel.waiting:
                 await asyncio.sleep(0)
         stopped.set()
-        assert len(names(await read_all(mount, await other))) == 250
+        assert len(names(await read_all(mount, await other, nodeid=nodeid))) == 250
 
 
 async def test_a_fetch_that_fails_by_a_bug_is_eio(remote, monkeypatch, caplog):
