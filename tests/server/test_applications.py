@@ -1,7 +1,8 @@
 """The application tests of tests/mount, on mounts of ``netfs serve`` instead of an sshd's own.
 
-By netfs: sshfs fails seven of them on OpenSSH's server too (owners and times of symlinks); what it
-can do is asked of it in test_clients.py.
+On its listener; in the long form also as the subsystem of an sshd, whose shorter proof is in
+test_clients.py. By netfs: sshfs fails seven of them on OpenSSH's server too (owners and times of
+symlinks); what it can do is asked of it in test_clients.py.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import pytest
 from tests.harness.mounts import Mount, netfs_command, start
 from tests.harness.sshd import running_sshd
 from tests.mount.test_applications import *  # noqa: F403  (the tests; the fixture here is ours)
+from tests.mount.test_applications import LONG
 from tests.server.served import TREE, command, serving
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
 
 
-@pytest.fixture(params=["listener", pytest.param("subsystem of an sshd", marks=pytest.mark.slow)])
+WAYS = ["listener", "subsystem of an sshd"] if LONG else ["listener"]
+
+
+@pytest.fixture(params=WAYS)
 def mount_at(
     request: pytest.FixtureRequest, need_fuse: None, remote: Path, tmp_path: Path
 ) -> Iterator[object]:
