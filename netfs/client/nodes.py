@@ -19,7 +19,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -143,6 +143,8 @@ class NodeTable:
         self._held = 1
         self._evicted = 0
         self._sweep_at = max_entries + _SLACK
+        self.on_useless: Callable[[FileData], None] | None = None
+        """Told the ``data`` of a nameless node that nobody holds: to be dropped if it can be."""
 
     # --- finding ---------------------------------------------------------------------------
 
@@ -442,8 +444,12 @@ class NodeTable:
 
     def _drop_if_unused(self, node: Node) -> None:
         """Free a nameless node that nobody holds any more."""
-        if node.removed and not node.nlookup and not node.opens and node.data is None:
+        if not node.removed or node.nlookup or node.opens:
+            return
+        if node.data is None:
             self._by_id.pop(node.nodeid, None)
+        elif self.on_useless is not None:
+            self.on_useless(node.data)  # comes back here if it sets node.data to None
 
     # --- bounds ----------------------------------------------------------------------------------
 

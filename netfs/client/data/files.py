@@ -110,6 +110,7 @@ class FileTable:
         self._next_fh = 1
         self._known: dict[FileData, None] = {}
         self._closed: OrderedDict[FileData, None] = OrderedDict()  # least recently closed first
+        nodes.on_useless = self._idle
 
     # --- finding ---------------------------------------------------------------------------------
 

@@ -438,7 +438,7 @@ async def test_a_removed_file_that_nobody_holds_leaves_nothing_in_memory(remote)
         known = len(rig.nodes)
         file = await rig.open(b"a")
         await rig.read(file, 0, 4096)
-        rig.close(file)
+        await rig.close(file)
         node = rig.node(b"a")
         assert rig.files.statistics().cached > 0
         rig.nodes.remove(rig.nodes.root, b"a")
