@@ -270,9 +270,7 @@ class FakeRemote:
             parent, name = self._parent(path)
             if name in parent.entries:
                 raise error(errno.EEXIST)
-            parent.entries[name] = self._new(
-                stat.S_IFDIR | (mode & 0o7777 & ~self.umask), nlink=2
-            )
+            parent.entries[name] = self._new(stat.S_IFDIR | (mode & 0o7777 & ~self.umask), nlink=2)
             parent.mtime = self.now
 
     async def rmdir(self, path: bytes) -> None:

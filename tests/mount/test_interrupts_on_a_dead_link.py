@@ -120,7 +120,7 @@ def go(caller: subprocess.Popen[bytes]) -> None:
     wait_until(
         lambda: waits_for_an_answer(caller.pid) or caller.poll() is not None,
         10,
-        f"{caller.args} to wait",
+        f"{caller.args!r} to wait",
     )
     assert caller.poll() is None, (caller.args, caller.communicate())
 
