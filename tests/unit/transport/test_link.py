@@ -323,3 +323,34 @@ async def test_a_nudge_probes_at_once() -> None:
         while not live.probes:
             await asyncio.sleep(0.001)
     running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "soon"), [(ConnectErrorKind.LOST, 3.0), (ConnectErrorKind.NO_SFTP, 15.0)]
+)
+async def test_an_attempt_without_login_is_repeated_soon_in_the_first_minute(
+    kind: ConnectErrorKind, soon: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    pauses: list[tuple[float, float]] = []  # when, how long
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        pauses.append((now - 1000, seconds))
+        now += seconds
+        await asyncio.sleep(0)
+
+    async def dial() -> FakeLive:
+        raise ConnectError(kind, "no")
+
+    keeper: LinkKeeper[FakeLive] = LinkKeeper(
+        dial, lambda: Pulse(15, 3), lambda: now, lambda status: None, jitter=lambda: 0.0
+    )
+    monkeypatch.setattr(keeper, "_pause", pause)
+    running = asyncio.ensure_future(keeper.run(None))
+    async with asyncio.timeout(5):
+        while now < 1200:
+            await asyncio.sleep(0)
+    running.cancel()
+    assert max(seconds for when, seconds in pauses if when < 57) == soon
+    assert pauses[-1][1] == 15
