@@ -38,6 +38,10 @@ LAST_ROUND_S: Final = 150.0
 
 SHORTEST_CUT_S: Final = 0.1
 
+SHORTEST_PAUSE_S: Final = 4.0
+"""Between long cuts: one that begins before the link is back makes a single one of both, longer
+than the time for which requests wait."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -84,8 +88,12 @@ class Soak:
     def _cut_all(self, plan: Plan, running: list[Application]) -> None:
         rng = random.Random(plan.seed)
         began = sampled = time.monotonic()
+        seconds = 0.0
         while time.monotonic() < began + plan.seconds and self.cuts < plan.max_cuts:
-            pause_end = time.monotonic() + rng.expovariate(1 / plan.pause_s)
+            pause_s = rng.expovariate(1 / plan.pause_s)
+            if seconds > SHORTEST_PAUSE_S:
+                pause_s = max(pause_s, SHORTEST_PAUSE_S)
+            pause_end = time.monotonic() + pause_s
             while time.monotonic() < pause_end and not self._look(running):
                 time.sleep(min(0.2, max(0.0, pause_end - time.monotonic())))
             if self.problems:
@@ -158,6 +166,7 @@ class Soak:
             "open files": session["open_files"],
             "channels": len(session["channels"]),
             "names": body["names"]["known"],
+            "content MiB": body["files"]["cached"] >> 20,
             "in flight": body["beat"]["waiting"],
             "repeated": session["repeated"],
             "settled": session["settled"],
