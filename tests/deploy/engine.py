@@ -20,7 +20,6 @@ from tests.harness.packages import require
 from tests.harness.waiting import wait_until
 
 BASE = "debian:bookworm-slim"
-MIRROR = "http://deb.debian.org/debian"
 NO_NETWORK = re.compile(
     r"resolv|Could not connect|Failed to fetch|Failed getting"
     r"|Connection (?:refused|timed out|reset)|Network is unreachable"
@@ -124,7 +123,7 @@ def _mirror() -> str:
                 found = re.match(r"(?:URIs:|deb(?: \[[^\]]*\])?)\s+(\S+/debian/?)(?:\s|$)", line)
                 if found:
                     return found[1]
-    return MIRROR
+    raise UnavailableError("no Debian mirror in /etc/apt")
 
 
 def _import_base(engine: Engine) -> None:
