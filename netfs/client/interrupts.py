@@ -24,9 +24,9 @@ UNSEEN_GRACE_S: Final = 1.0
 """How long a caller whose signals can't be seen (another pid namespace, hidepid) goes on: most
 signals that are not meant to end anything find their request answered by then."""
 
-CHANGE_GRACE_S: Final = 0.25
+CHANGE_GRACE_S: Final = 0.2
 """How long a request that changes something may still take to end by itself: a known outcome is
-worth a quarter of a second, and 0.5 s is what a user may have to wait."""
+worth that, and 0.5 s is what a user may have to wait, perhaps twice: for fsync and for close."""
 
 ANSWER_S: Final = 0.1
 """How long a cancelled operation may take to clean up before its caller is answered anyway."""

@@ -120,7 +120,7 @@ def test_how_long_a_request_may_go_on(opcode: Opcode, verdict: Verdict) -> None:
     elif verdict is Verdict.UNSEEN:
         assert grace == 1.0
     else:
-        assert grace == (0.0 if rule is Interruption.AT_ONCE else 0.25)
+        assert grace == (0.0 if rule is Interruption.AT_ONCE else interrupts.CHANGE_GRACE_S)
 
 
 def test_a_user_waits_at_most_half_a_second() -> None:
