@@ -238,8 +238,10 @@ def umount(
         if error.errno == errno.EBUSY:
             sys.stderr.write(f"{program}: {point} is in use (netfs umount --lazy detaches it)\n")
             return Exit.BUSY
-        sys.stderr.write(f"{program}: {point}: {error.strerror}\n")
-        return Exit.NOT_PERMITTED
+        if mounts.find(point) is not None:
+            sys.stderr.write(f"{program}: {point}: {error.strerror}\n")
+            return Exit.NOT_PERMITTED
+        # An aborted worker unmounts by itself: it was quicker. Its supervisor is still to be ended.
     if record is not None:
         if force:
             return _stop(record)

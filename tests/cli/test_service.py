@@ -142,6 +142,7 @@ def locked(need_fuse: None, tmp_path: Path, remote: Path) -> Iterator[tuple[Cli,
     with password_server(tmp_path, remote) as words:
         yield cli, point, list(words)
         cli.clean_up()
+        assert not list((tmp_path / "run").glob("*.sock"))  # umount --force leaves no supervisor
 
 
 def test_a_password_on_stdin_serves_a_second_worker_too(
