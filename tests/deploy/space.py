@@ -30,6 +30,8 @@ class Space:
     def __init__(self, holder: subprocess.Popen[bytes], scratch: Path) -> None:
         self.holder = holder
         self.scratch = scratch
+        self.inherited: frozenset[str] = frozenset()
+        """netfs mounts of other tests, which were there when the namespace was made."""
 
     def argv(self, *command: str) -> list[str]:
         return ["nsenter", "-t", str(self.holder.pid), "-m", "--wd=/", "--", *command]
@@ -74,7 +76,11 @@ class Space:
         return found
 
     def netfs_mounts(self) -> list[str]:
-        return [where for where, kind in self.mounts().items() if kind == "fuse.netfs"]
+        return [
+            where
+            for where, kind in self.mounts().items()
+            if kind == "fuse.netfs" and where not in self.inherited
+        ]
 
     def mount_processes(self) -> list[int]:
         """All netfs processes that live in this namespace."""
@@ -116,6 +122,7 @@ def private_space(scratch: Path) -> Iterator[Space]:
 
     try:
         wait_until(ready, 10, "the namespace is set up")
+        space.inherited = frozenset(space.netfs_mounts())
         yield space
     finally:
         for where in space.netfs_mounts() if holder.poll() is None else []:
