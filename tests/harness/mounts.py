@@ -80,10 +80,8 @@ class Mount:
     def worker(self) -> int:
         """netfs's worker: the descendant that holds /dev/fuse."""
         for pid in self.pids():
-            with contextlib.suppress(OSError):  # it ended while we looked
-                for link in Path(f"/proc/{pid}/fd").iterdir():
-                    if os.readlink(link) == "/dev/fuse":
-                        return pid
+            if "/dev/fuse" in _open_files(pid):
+                return pid
         raise ProcessLookupError(f"no process below {self.pid} has /dev/fuse open")
 
     def text(self) -> str:
@@ -232,3 +230,13 @@ def mounted(
         yield mount
     finally:
         mount.clean_up()
+
+
+def _open_files(pid: int) -> list[str]:
+    """What the descriptors of *pid* lead to; a descriptor closed meanwhile is left out."""
+    found = []
+    with contextlib.suppress(OSError):  # the process ended while we looked
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # only this descriptor was closed
+                found.append(os.readlink(link))
+    return found

@@ -215,7 +215,7 @@ def test_a_stuck_worker_dumps_its_stacks_and_is_replaced(
             time.sleep(1)
         return 0
 
-    code = supervise(settings(tmp_path, abort_after_s=0.3), stuck_once, lambda: None)
+    code = supervise(settings(tmp_path, abort_after_s=1.5), stuck_once, lambda: None)
     assert code == 0
     assert "has not turned" in caplog.text
     assert "stuck_once" in caplog.text  # its name in the stack dump
