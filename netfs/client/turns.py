@@ -148,9 +148,14 @@ class Operation(Generic[_T]):
         if not self.done:
             self._wait(future)
             return
-        self._on_end(value, error)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
+        on_end = self._on_end
+        del self._on_end  # who waits for it knows it: no cycle that only the collector finds
+        try:
+            on_end(value, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise error
+        finally:
+            error = None  # its traceback knows this frame
 
     def _wait(self, future: asyncio.Future[Any] | None) -> None:
         if future is None:  # asyncio.sleep(0)

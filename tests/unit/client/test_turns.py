@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -184,3 +186,29 @@ async def test_work_that_fails_does_not_lose_the_rest() -> None:
         turn.end()
     await asyncio.sleep(0)
     assert done == [1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_has_ended_is_freed_without_the_collector(fails: bool) -> None:
+    class Holder:
+        """As an InFlight: known to the operation by its ``on_end``, and knows it."""
+
+        operation: Operation[None]
+
+        def ended(self, value: None, error: BaseException | None) -> None:
+            pass
+
+    async def work() -> None:
+        if fails:
+            raise OSError(5, "no")
+
+    gc.disable()
+    try:
+        holder = Holder()
+        holder.operation = Operation(asyncio.get_running_loop(), work(), holder.ended)
+        known = weakref.ref(holder)
+        holder.operation.begin()
+        del holder
+        assert known() is None
+    finally:
+        gc.enable()
