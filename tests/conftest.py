@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import leaks
 from tests.harness.mounts import Mount, mounted
 from tests.harness.namespace import enter_private_mounts, open_fuse_device
 from tests.harness.sshd import Sshd, running_sshd
-
-REAL = ("mount", "posix", "fault", "deploy", "server")  # test directories that may mount
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +26,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() == 0 and not os.environ.get("NETFS_TEST_SHARED_MOUNTS"):
         with contextlib.suppress(OSError):  # not permitted in some containers: then as it is
             enter_private_mounts()
+    leaks.mark_this_run()
+
+
+@pytest.fixture(scope="session")
+def ending_s() -> float:
+    """How long what a test has told to end may take for it."""
+    return leaks.PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(ending_s: float) -> Iterator[None]:
+    """Fail a test that leaves a mount, a namespace or a process behind."""
+    before = leaks.look()
+    yield
+    if left := leaks.left_since(before, ending_s):
+        pytest.fail("left behind:\n" + "\n".join(left))
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +126,7 @@ def _mounter(stack: contextlib.ExitStack, sshd: Sshd, tmp_path: Path) -> Mounter
 
 
 @pytest.fixture
-def fuse_for_users(need_fuse: None) -> None:
+def fuse_for_users(need_fuse: None) -> Iterator[None]:
     """/dev/fuse as on a normal machine: usable by every user."""
-    if os.geteuid() == 0:
-        open_fuse_device()
+    with open_fuse_device() if os.geteuid() == 0 else contextlib.nullcontext():
+        yield

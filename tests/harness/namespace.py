@@ -61,9 +61,11 @@ def rerun_in_private_mounts(
     )
 
 
-def open_fuse_device() -> None:
-    """Make /dev/fuse usable for every user, in this mount namespace only (root)."""
+@contextlib.contextmanager
+def open_fuse_device() -> Iterator[None]:
+    """/dev/fuse is usable by every user, in this mount namespace only (root)."""
     if os.stat("/dev/fuse").st_mode & 0o666 == 0o666:
+        yield
         return
     node = Path(f"/run/netfs-test-fuse-{os.getpid()}")
     node.unlink(missing_ok=True)
@@ -71,6 +73,10 @@ def open_fuse_device() -> None:
     os.chmod(node, 0o666)
     subprocess.run(["mount", "--bind", os.fspath(node), "/dev/fuse"], check=True, timeout=10)
     node.unlink()
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", "/dev/fuse"], check=True, timeout=10)
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,23 @@ def alive(pid: int) -> bool:
     return state(pid) not in (None, "Z", "X")
 
 
+def parent(pid: int) -> int | None:
+    """The parent of *pid*, or None when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text[text.rindex(")") + 2 :].split()[1])
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below *pid*, parents before children."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            try:
-                text = Path(f"/proc/{entry}/stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # ended while we looked
-            parents.setdefault(int(text[text.rindex(")") + 2 :].split()[1]), []).append(int(entry))
+            above = parent(int(entry))
+            if above is not None:  # else it ended while we looked
+                parents.setdefault(above, []).append(int(entry))
     found: list[int] = []
     queue = [pid]
     while queue:
