@@ -24,6 +24,9 @@ Message = dict[str, Any]
 MAX_MESSAGE: Final = 1 << 17
 """Bytes of one message; half of the kernel's default socket buffer."""
 
+_OWN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+"""What the supervisor has handlers for."""
+
 Run = Callable[[socket.socket, int, int], int]
 """The worker's life, in the child: its channel, its generation (1, 2 ...), the file descriptor
 for stack dumps; returns the exit code."""
@@ -42,10 +45,15 @@ class Worker:
         self._dump_fd = os.memfd_create("netfs-stacks")
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.channel.close()
-            _live(run, theirs, generation, self._dump_fd)
+        # held back until the child has handlers of its own: the supervisor's would swallow them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OWN)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                self.channel.close()
+                _live(run, theirs, generation, self._dump_fd)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.channel.setblocking(False)
 
