@@ -126,6 +126,10 @@ class FileData:
             and self._fetcher.is_idle
         )
 
+    def ended(self) -> None:
+        """Something that kept it from being disposable has ended; it may have been the last."""
+        self._pool.on_idle(self)
+
     def overlay(self, attrs: Attrs) -> Attrs:
         """*attrs* as the server told them, with the own changes that it did not know then."""
         return self._overlay.shown(attrs, self.size)
@@ -456,6 +460,7 @@ class FileData:
             self._take_word()
         finally:
             self._refreshing = None
+            self.ended()
 
     def _take_word(self) -> None:
         """Believe an FSTAT that the server answered after the last own change, once all of those
@@ -490,7 +495,7 @@ class FileData:
         pool.coherence.wrote(node)
         self._take_word()
         self.handles.close_unneeded(is_busy=False)
-        pool.on_idle(self)
+        self.ended()
 
     def stalled(self, exc: OSError) -> None:
         self._seq += 1  # an FSTAT under way does not count

@@ -55,8 +55,13 @@ class Source(Protocol):
 
     extents: ExtentMap
     size: int
+    opens: int
 
     async def reading_handle(self) -> RemoteHandle: ...
+
+    def ended(self) -> None:
+        """What nobody has open is not fetched any more either."""
+        ...
 
 
 class Fetcher:
@@ -211,6 +216,8 @@ class Fetcher:
     def _leave(self, fetch: Fetch) -> None:
         if fetch.is_done and fetch.waiters == 0 and fetch in self._fetches:
             self._fetches.remove(fetch)
+            if not self._fetches and not self._source.opens:
+                self._source.ended()
 
 
 def _ending(fetch: Fetch) -> asyncio.Future[None]:

@@ -393,6 +393,7 @@ class FileTable:
         finally:
             data.prefetching = None
             data.handles.close_unneeded(is_busy=data.is_busy)
+            data.ended()
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class Pool:
         clock: Callable[[], float],
         on_idle: Callable[[FileData], None],
     ) -> None:
-        self.on_idle = on_idle  # told when a file has no changes left
+        self.on_idle = on_idle  # told when a file may have nothing under way any more
         self.remote = remote
         self.nodes = nodes
         self.coherence = coherence

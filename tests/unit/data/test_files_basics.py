@@ -446,3 +446,31 @@ async def test_a_removed_file_that_nobody_holds_leaves_nothing_in_memory(remote)
         assert rig.files.statistics().cached == 0
         assert rig.nodes.find(node.nodeid) is None
         assert len(rig.nodes) == known
+
+
+@pytest.mark.parametrize("last", ["fstat after a close", "read ahead"])
+async def test_a_removed_file_goes_when_the_last_answer_about_it_has_come(remote, last):
+    remote.put(b"/a", b"0123456789")
+    async with Rig(remote) as rig:
+        known = len(rig.nodes)
+        await rig.lookup(b"a")
+        node = rig.node(b"a")
+        if last == "read ahead":
+            gate = remote.hold("read")
+            ahead = asyncio.ensure_future(rig.files.prefetch([node]))
+            await gate.arrived()
+        else:
+            gate = remote.hold("fstat")
+            file = await rig.open(b"a", os.O_RDWR)
+            await rig.write(file, 0, b"x")
+            await rig.close(file)
+            await gate.arrived()
+        await rig.unlink(b"a")
+        rig.nodes.forget(node.nodeid, node.nlookup)
+        assert rig.nodes.find(node.nodeid) is node  # it is needed still
+        gate.release()
+        await rig.until_idle()
+        if last == "read ahead":
+            await ahead
+        assert rig.nodes.find(node.nodeid) is None
+        assert len(rig.nodes) == known
