@@ -15,7 +15,6 @@ from typing import Final
 from netfs.fuse import abi
 from netfs.fuse.handshake import MAX_WRITE
 from netfs.fuse.replies import ERRNO_MAX, Reply
-from netfs.fuse.requests import HEADER_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ _SPARES: Final = 16
 
 _ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EBADF})
 
-_WRITE_START: Final = HEADER_SIZE + abi.WRITE_IN.size
+_pack_header = abi.OUT_HEADER.pack
 
 
 class Unmounted(Exception):
@@ -99,23 +98,24 @@ class Device:
             return message
         return memoryview(bytes(message))
 
-    def reply(self, unique: int, body: Reply) -> bool:
+    def reply(self, unique: int, reply: Reply) -> bool:
         """Answer a request; what the reply promised is undone if nobody waits for it any more.
 
         Returns:
             Whether the kernel took it.
         """
-        parts = body.body
-        if len(parts) == 1:
-            part = parts[0]
-            size = len(part)
-            taken = self._write((abi.OUT_HEADER.pack(16 + size, 0, unique), part), unique)
-        else:
-            size = sum(map(len, parts))
-            taken = self._write((abi.OUT_HEADER.pack(16 + size, 0, unique), *parts), unique)
-        if not taken and body.undo is not None:
-            body.undo()
-        return taken
+        body, undo = reply
+        size = 16
+        for part in body:
+            size += len(part)
+        try:
+            os.writev(self._fd, (_pack_header(size, 0, unique), *body))
+        except OSError as error:
+            self._refused(unique, error)
+            if undo is not None:
+                undo()
+            return False
+        return True
 
     def reply_error(self, unique: int, error: int) -> bool:
         """Answer a request with an errno; one the kernel would refuse becomes EIO.
@@ -125,7 +125,12 @@ class Device:
         """
         if not 0 < error <= ERRNO_MAX:
             error = errno.EIO
-        return self._write((abi.OUT_HEADER.pack(16, -error, unique),), unique)
+        try:
+            os.writev(self._fd, (_pack_header(16, -error, unique),))
+        except OSError as failure:
+            self._refused(unique, failure)
+            return False
+        return True
 
     def notify(self, message: bytes) -> None:
         """Write a notification.  Blocks: not for the event loop's thread.
@@ -157,22 +162,18 @@ class Device:
             return self._lent.pop(number)
         return bytearray(_BUFFER_SIZE)
 
-    def _write(self, parts: tuple[bytes | bytearray | memoryview, ...], unique: int) -> bool:
+    def _refused(self, unique: int, error: OSError) -> None:
+        """The kernel did not take a reply."""
+        if error.errno == errno.ENOENT or error.errno in _ENDED:
+            return  # the caller is gone, or everybody is
+        # The kernel refuses what it can't parse, and the caller would wait for ever.
+        log.error("unique %d: the kernel refuses the reply: %s", unique, error)
         try:
-            os.writev(self._fd, parts)
-        except OSError as error:
-            if error.errno == errno.ENOENT or error.errno in _ENDED:
-                return False  # the caller is gone, or everybody is
-            # The kernel refuses what it can't parse, and the caller would wait for ever.
-            log.error("unique %d: the kernel refuses the reply: %s", unique, error)
-            try:
-                os.write(self._fd, abi.OUT_HEADER.pack(16, -errno.EIO, unique))
-            except OSError as again:
-                # ENOENT is usual: the kernel itself answered EIO to a body of the wrong size.
-                if again.errno != errno.ENOENT and again.errno not in _ENDED:
-                    log.error("unique %d: it refuses EIO too: %s", unique, again)
-            return False
-        return True
+            os.write(self._fd, _pack_header(16, -errno.EIO, unique))
+        except OSError as again:
+            # ENOENT is usual: the kernel itself answered EIO to a body of the wrong size.
+            if again.errno != errno.ENOENT and again.errno not in _ENDED:
+                log.error("unique %d: it refuses EIO too: %s", unique, again)
 
 
 async def wait_readable(device: Device) -> None:

@@ -1,6 +1,6 @@
 """From the device to the handlers and back: the loop over requests.
 
-Answers that need no waiting are given at once; what must wait becomes an ``Operation``, registered
+Answers that need no waiting are given at once; what must wait becomes an ``InFlight``, registered
 under the request's ``unique``.  The only catch-all of the daemon is here.  What requests mean
 belongs to the operations, and who may be interrupted to interrupts.py.
 """
@@ -12,16 +12,16 @@ import enum
 import errno
 import logging
 import os
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
 from netfs.client.inflight import InFlight, InFlightRequest
-from netfs.client.stats import RequestCounters, slot
-from netfs.client.turns import Operation, Turn
+from netfs.client.stats import BOUNDS_S, RequestCounters, slot
+from netfs.client.turns import Turn
 from netfs.fuse import handshake, requests
 from netfs.fuse.abi import Opcode
 from netfs.fuse.errors import FuseProtocolError, MalformedRequest, UnsupportedVersion
@@ -48,6 +48,10 @@ PARK_S: Final = 1.0
 """How long an INTERRUPT waits for a request that is not known (yet)."""
 
 MAX_PARKED: Final = 256
+
+# Plain ints: comparing with a member costs a call.
+_WRITE: Final = int(Opcode.WRITE)
+_FLUSH: Final = int(Opcode.FLUSH)
 
 _NO_REPLY: Final = frozenset(
     {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
@@ -173,6 +177,8 @@ class Dispatcher:
         Operations that are under way then go on: see ``close``.
         """
         self._loop = asyncio.get_running_loop()
+        if self._turn is None:
+            self._turn = Turn(self._loop)
         self._ended = self._loop.create_future()
         self._loop.add_reader(self._device.fileno(), self._receive)
         try:
@@ -189,8 +195,8 @@ class Dispatcher:
             self._drop(self._queue[0], errno.EIO)
         await self._wait_ended(timeout_s)
         for one in list(self._in_flight.values()):
-            if one.operation is not None:
-                one.operation.cancel()
+            if one.begun:
+                one.cancel()
         # A cancelled operation may close handles; it is not waited for without end.
         await self._wait_ended(timeout_s)
         for one in list(self._in_flight.values()):
@@ -207,38 +213,32 @@ class Dispatcher:
     # Requests
 
     def _receive(self) -> None:
+        """Take what the kernel asks, in one turn: what is asked of the server leaves together."""
         turn = self._turn
-        if turn is None:
-            self._receive_batch()
-            return
-        turn.begin()
+        assert turn is not None
+        read = self._device.read
+        turn.depth += 1
         try:
-            self._receive_batch()
+            for count in range(DRAIN):
+                if count == 1 and not self._is_burst and self._running < 2:
+                    return  # one caller, who has his answer or waits for it: there is no more
+                try:
+                    message = read()
+                except (Unmounted, Aborted, OSError) as error:
+                    self._device_ended(error)
+                    return
+                if message is None:
+                    self._is_burst = count > 1
+                    return
+                self._dispatch(message)
+            self._is_burst = True
         finally:
             turn.end()
 
-    def _receive_batch(self) -> None:
-        device = self._device
-        for count in range(DRAIN):
-            if count == 1 and not self._is_burst and self._running < 2:
-                return  # one caller, who has his answer or waits for it: there is nothing more
-            try:
-                message = device.read()
-            except Unmounted:
-                self._end(End.UNMOUNTED)
-                return
-            except Aborted:
-                self._end(End.ABORTED)
-                return
-            except OSError as error:
-                log.error("reading /dev/fuse: %s", error)
-                self._end(End.ABORTED)
-                return
-            if message is None:
-                self._is_burst = count > 1
-                return
-            self._dispatch(message)
-        self._is_burst = True
+    def _device_ended(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            log.error("reading /dev/fuse: %s", error)
+        self._end(End.UNMOUNTED if isinstance(error, Unmounted) else End.ABORTED)
 
     def _end(self, end: End) -> None:
         assert self._loop is not None
@@ -254,23 +254,22 @@ class Dispatcher:
             self._counters.malformed += 1
             log.error("%s", error)
             return
-        opcode = header.opcode
-        unique = header.unique
-        self._counters.requests[slot(opcode)] += 1
+        _, opcode, unique, _, uid, _, _, _, _ = header
         handler = self._handlers.get(opcode)
         if handler is None:
             self._dispatch_other(header, message)
             return
-        if self._allowed_uids is not None and header.uid not in self._allowed_uids:
+        self._counters.requests[opcode] += 1
+        if self._allowed_uids is not None and uid not in self._allowed_uids:
             # The kernel's own requests (RELEASE, FORGET, writeback) come as uid 0.
             self._reply_error(unique, opcode, errno.EACCES)
             return
         try:
-            if opcode == Opcode.WRITE:
+            if opcode == _WRITE:
                 message = self._device.own(message)
-            request = requests.decode_body(header, message[requests.HEADER_SIZE :], self._minor)
+            request = requests.decode_body(header, message, self._minor)
             if self._debug:
-                wire_log.debug("-> %d %s", unique, _shown(header, request))
+                wire_log.debug("-> %d %s", unique, _shown(opcode, request))
             result = handler(self._context, request)
         except Exception as error:
             number = self._errno(error, unique, opcode)
@@ -284,18 +283,18 @@ class Dispatcher:
                 self._counters.gone += 1
         elif result is not None:
             assert not isinstance(result, Reply)
-            self._begin(header, request, result)
+            self._begin(opcode, request, result)
         elif opcode not in _NO_REPLY:
             log.error("unique %d: the handler of %s gave no reply", unique, _name(opcode))
             self._reply_error(unique, opcode, errno.EIO)
 
     def _dispatch_other(self, header: requests.Header, message: memoryview) -> None:
         """What is not served: the dispatcher's own opcodes, and refusals."""
-        opcode = header.opcode
-        unique = header.unique
+        _, opcode, unique, *_ = header
+        self._counters.requests[slot(opcode)] += 1
         if opcode == Opcode.INTERRUPT:
             try:
-                request = requests.decode(message, self._minor)
+                request = requests.decode_body(header, message, self._minor)
             except MalformedRequest as error:
                 self._counters.malformed += 1
                 log.error("unique %d: %s", unique, error)
@@ -334,57 +333,42 @@ class Dispatcher:
     # Operations that wait
 
     def _begin(
-        self,
-        header: requests.Header,
-        request: requests.Request,
-        coroutine: Coroutine[Any, Any, Reply],
+        self, opcode: int, request: requests.Request, coroutine: Coroutine[Any, Any, Reply]
     ) -> None:
-        one = InFlight(header, coroutine, self._clock())
-        if isinstance(request, requests.Rename) and request.new_parent != header.nodeid:
-            one.nodeids = (header.nodeid, request.new_parent)
-        self._in_flight[header.unique] = one
+        assert self._loop is not None
+        one = InFlight(self._loop, coroutine, self._ended_one, opcode, request, self._clock())
+        unique = one.unique
+        self._in_flight[unique] = one
+        busy = self._busy
         for nodeid in one.nodeids:
-            self._busy[nodeid] = self._busy.get(nodeid, 0) + 1
+            busy[nodeid] = busy.get(nodeid, 0) + 1
         self._counters.waited += 1
-        self._queue.append(one)
-        self._start_queued()
+        if self._queue or self._running >= self._max_tasks:
+            self._queue.append(one)
+        else:
+            self._running += 1
+            one.begun = True
+            one.step()
         if one.answered:
             return
-        if header.opcode == Opcode.FLUSH:
-            self._watched[one.unique] = one  # no signal tells of an exiting caller
+        if opcode == _FLUSH:
+            self._watched[unique] = one  # no signal tells of an exiting caller
             if self._leaving:
                 self._look(one)
             self._set_recheck()
         if self._parked:
-            parked = self._parked.pop(header.unique, None)
+            parked = self._parked.pop(unique, None)
             if parked is not None:
                 self._watch(one)
-
-    def _start_queued(self) -> None:
-        if self._is_starting:
-            return  # one that has ended at once: the loop below goes on
-        self._is_starting = True
-        try:
-            while self._queue and self._running < self._max_tasks:
-                one = self._queue.popleft()
-                assert self._loop is not None
-                one.operation = Operation(
-                    self._loop, one.coroutine, partial(self._operation_ended, one)
-                )
-                self._running += 1
-                one.operation.begin()
-        finally:
-            self._is_starting = False
 
     def _drop(self, one: InFlight, number: int) -> None:
         """Answer a request whose operation has not begun."""
         self._queue.remove(one)
-        one.coroutine.close()
+        one.discard()
         self._answer_error(one, number)
 
-    def _operation_ended(
-        self, one: InFlight, reply: Reply | None, error: BaseException | None
-    ) -> None:
+    def _ended_one(self, one: InFlight, reply: Reply | None, error: BaseException | None) -> None:
+        """An operation has ended; if others wait for that, the first of them begins."""
         self._running -= 1
         if reply is not None:
             self._answer(one, reply)
@@ -392,10 +376,21 @@ class Dispatcher:
             self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
         else:
             self._answer_error(one, self._errno(error, one.unique, one.opcode))
-        if self._queue:
+        if self._queue and not self._is_starting:
             self._start_queued()
         if self._all_ended is not None and not self._running and not self._all_ended.done():
             self._all_ended.set_result(None)
+
+    def _start_queued(self) -> None:
+        self._is_starting = True  # one may end at once: the loop goes on with the next
+        try:
+            while self._queue and self._running < self._max_tasks:
+                one = self._queue.popleft()
+                self._running += 1
+                one.begun = True
+                one.step()
+        finally:
+            self._is_starting = False
 
     def _answer(self, one: InFlight, reply: Reply) -> None:
         if one.answered:
@@ -423,15 +418,18 @@ class Dispatcher:
     def _finish(self, one: InFlight) -> None:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
         one.answered = True
-        del self._in_flight[one.unique]
+        unique = one.unique
+        del self._in_flight[unique]
+        busy = self._busy
         for nodeid in one.nodeids:
-            left = self._busy[nodeid] - 1
+            left = busy[nodeid] - 1
             if left:
-                self._busy[nodeid] = left
+                busy[nodeid] = left
             else:
-                del self._busy[nodeid]
-        self._watched.pop(one.unique, None)
-        self._counters.add_latency(self._clock() - one.since)
+                del busy[nodeid]
+        if self._watched:
+            self._watched.pop(unique, None)
+        self._counters.latency[bisect_left(BOUNDS_S, self._clock() - one.since)] += 1
 
     # Interruption
 
@@ -490,10 +488,10 @@ class Dispatcher:
         self._counters.interrupted += 1
         if self._debug:
             wire_log.debug("   %d interrupted", one.unique)
-        if one.operation is None:
+        if not one.begun:
             self._drop(one, errno.EINTR)
             return
-        one.operation.cancel()
+        one.cancel()
         one.quit_at = self._clock() + interrupts.ANSWER_S
 
     def _set_recheck(self) -> None:
@@ -527,7 +525,7 @@ def _name(opcode: int) -> str:
         return f"opcode {opcode}"
 
 
-def _shown(header: requests.Header, request: requests.Request) -> str:
+def _shown(opcode: int, request: requests.Request) -> str:
     """One line for the debug log; contents are never shown."""
     fields = []
     for name in type(request).__slots__:
@@ -538,4 +536,4 @@ def _shown(header: requests.Header, request: requests.Request) -> str:
             fields.append(f"{name}={os.fsdecode(value)!r}")
         elif value is not None and value is not False:
             fields.append(f"{name}={value}")
-    return f"{_name(header.opcode)} node={header.nodeid} pid={header.pid} {' '.join(fields)}"
+    return f"{_name(opcode)} node={request.nodeid} pid={request.pid} {' '.join(fields)}"

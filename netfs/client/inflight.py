@@ -5,12 +5,13 @@ What is done with them belongs to the dispatcher.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from netfs.client.turns import Operation
-from netfs.fuse import requests
 from netfs.fuse.replies import Reply
+from netfs.fuse.requests import Rename, Request
 
 
 class InFlightRequest(NamedTuple):
@@ -24,18 +25,17 @@ class InFlightRequest(NamedTuple):
     interrupted: bool
 
 
-class InFlight:
-    """A request that waits for its operation."""
+class InFlight(Operation[Reply]):
+    """A request that waits, and its operation."""
 
     __slots__ = (
         "answered",
+        "begun",
         "cancelled",
-        "coroutine",
         "interrupted",
         "nodeid",
         "nodeids",
         "opcode",
-        "operation",
         "pid",
         "quit_at",
         "since",
@@ -43,16 +43,24 @@ class InFlight:
     )
 
     def __init__(
-        self, header: requests.Header, coroutine: Coroutine[Any, Any, Reply], since: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, Reply],
+        on_end: Callable[[InFlight, Reply | None, BaseException | None], None],
+        opcode: int,
+        request: Request,
+        since: float,
     ) -> None:
-        self.unique = header.unique
-        self.opcode = header.opcode
-        self.nodeid = header.nodeid
-        self.nodeids: tuple[int, ...] = (header.nodeid,)
-        self.pid = header.pid
-        self.coroutine = coroutine
+        super().__init__(loop, coroutine, on_end)
+        self.unique = request.unique
+        self.opcode = opcode
+        self.nodeid = request.nodeid
+        self.nodeids: tuple[int, ...] = (request.nodeid,)  # which are busy with it
+        if type(request) is Rename and request.new_parent != request.nodeid:
+            self.nodeids = (request.nodeid, request.new_parent)
+        self.pid = request.pid
         self.since = since
-        self.operation: Operation[Reply] | None = None  # None: it has not begun
+        self.begun = False
         self.answered = False
         self.cancelled = False
         self.interrupted = False  # the kernel sent an INTERRUPT

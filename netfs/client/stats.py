@@ -5,7 +5,6 @@ What is shown of them, and how, is not decided here.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,15 +47,12 @@ class RequestCounters:
     def __init__(self) -> None:
         self.requests = [0] * _SLOTS
         self.errors = [0] * _SLOTS
-        self.latency = [0] * (len(BOUNDS_S) + 1)
+        self.latency = [0] * (len(BOUNDS_S) + 1)  # by bisect_left(BOUNDS_S, seconds)
         self.waited = 0
         self.interrupts = 0
         self.interrupted = 0
         self.gone = 0
         self.malformed = 0
-
-    def add_latency(self, seconds: float) -> None:
-        self.latency[bisect_left(BOUNDS_S, seconds)] += 1
 
     def statistics(self) -> RequestStatistics:
         return RequestStatistics(

@@ -21,26 +21,26 @@ class Turn:
     """The present callback of the event loop: what is put off to its end is done once for all
     that happens in it."""
 
-    __slots__ = ("_depth", "_later", "_loop")
+    __slots__ = ("_later", "_loop", "depth")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._depth = 0
+        self.depth = 0  # grows by one where a turn begins; ``end`` takes that back
         self._later: list[Callable[[], None]] = []
 
     def at_end(self, work: Callable[[], None]) -> None:
         """Do *work* when the turn ends; soon, if there is none."""
-        if self._depth:
+        if self.depth:
             self._later.append(work)
         else:
             self._loop.call_soon(work)
 
     def begin(self) -> None:
-        self._depth += 1
+        self.depth += 1
 
     def end(self) -> None:
-        self._depth -= 1
-        if not self._depth and self._later:
+        self.depth -= 1
+        if not self.depth and self._later:
             later, self._later = self._later, []
             while later:
                 try:
@@ -65,7 +65,7 @@ class Awaited(asyncio.Future[_T]):
 
 
 class Operation(Generic[_T]):
-    """Drives a coroutine as a task would, beginning at once: see ``begin``.
+    """Drives a coroutine as a task would, beginning at once: see ``step``.
 
     To what runs in it, it is the current task (asyncio documents this under "Extending"), so that
     ``asyncio.timeout`` works.
@@ -77,9 +77,10 @@ class Operation(Generic[_T]):
         self,
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, _T],
-        on_end: Callable[[_T | None, BaseException | None], None],
+        on_end: Callable[[Any, _T | None, BaseException | None], None],
     ) -> None:
-        """*on_end* gets the result, or the exception (CancelledError if it was cancelled)."""
+        """*on_end* gets the operation and its result, or the exception (CancelledError if it was
+        cancelled)."""
         self._loop = loop
         self._coroutine = coroutine
         self._on_end = on_end
@@ -91,10 +92,6 @@ class Operation(Generic[_T]):
     def __repr__(self) -> str:
         state = "done" if self.done else f"waits for {self._waits_for!r}"
         return f"<Operation {self._coroutine!r} {state}>"
-
-    def begin(self) -> None:
-        """Run it up to its first wait, or its end."""
-        self._step()
 
     def cancel(self, msg: object = None) -> bool:
         """As Task.cancel."""
@@ -115,7 +112,14 @@ class Operation(Generic[_T]):
             self._cancels -= 1
         return self._cancels
 
-    def _step(self) -> None:
+    def discard(self) -> None:
+        """Never begin it."""
+        self.done = True
+        self._coroutine.close()
+
+    def step(self, _awaited: asyncio.Future[Any] | None = None) -> None:
+        """Run it up to its next wait, or its end: to begin it, and when its wait is over."""
+        self._waits_for = None
         loop = self._loop
         outer: asyncio.Task[Any] | None = None
         try:
@@ -145,31 +149,23 @@ class Operation(Generic[_T]):
             _leave_task(loop, self)  # type: ignore[arg-type]
             if outer is not None:
                 _enter_task(loop, outer)
-        if not self.done:
-            self._wait(future)
-            return
-        on_end = self._on_end
-        del self._on_end  # who waits for it knows it: no cycle that only the collector finds
-        try:
-            on_end(value, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise error
-        finally:
-            error = None  # its traceback knows this frame
-
-    def _wait(self, future: asyncio.Future[Any] | None) -> None:
-        if future is None:  # asyncio.sleep(0)
-            self._loop.call_soon(self._step)
-            return
-        future._asyncio_future_blocking = False
-        wakeup = self._wakeup
-        future.add_done_callback(wakeup)
-        if isinstance(future, Awaited):
-            future.waker = wakeup
-        self._waits_for = future
-        if self._must_cancel and future.cancel():
-            self._must_cancel = False
-
-    def _wakeup(self, future: asyncio.Future[Any]) -> None:
-        self._waits_for = None
-        self._step()
+        if self.done:
+            on_end = self._on_end
+            del self._on_end  # it may know the operation: no cycle that only the collector finds
+            try:
+                on_end(self, value, error)
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise error
+            finally:
+                error = None  # its traceback knows this frame
+        elif future is None:  # asyncio.sleep(0)
+            loop.call_soon(self.step)
+        else:
+            future._asyncio_future_blocking = False
+            waker = self.step
+            future.add_done_callback(waker)
+            if isinstance(future, Awaited):
+                future.waker = waker
+            self._waits_for = future
+            if self._must_cancel and future.cancel():
+                self._must_cancel = False

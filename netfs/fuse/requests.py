@@ -10,40 +10,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from netfs.fuse import abi
 from netfs.fuse.abi import Opcode
 from netfs.fuse.errors import MalformedRequest
 from netfs.wire import Buffer
 
-
-class Header(NamedTuple):
-    """struct fuse_in_header."""
-
-    len: int  # of the whole message, bytes
-    opcode: int
-    unique: int
-    nodeid: int
-    uid: int  # fsuid, as seen in the mount's user namespace
-    gid: int
-    pid: int  # thread id of the caller; 0: the kernel itself, or unseen from here
-    total_extlen: int  # of what follows the body, in units of 8 bytes; 0 unless asked for
-    padding: int
-
+Header = tuple[int, int, int, int, int, int, int, int, int]
+"""struct fuse_in_header: length of the message, opcode, unique, nodeid, uid, gid, pid, length of
+the extensions behind the body (in units of 8 bytes; 0 unless asked for), padding."""
 
 HEADER_SIZE: Final = abi.IN_HEADER.size
 
 
 @dataclass(slots=True)
 class Request:
-    """What every request has."""
+    """What every request has, as the header brings it."""
 
     unique: int
     nodeid: int
-    uid: int
+    uid: int  # fsuid, as seen in the mount's user namespace
     gid: int
-    pid: int
+    pid: int  # thread id of the caller; 0: the kernel itself, or unseen from here
 
 
 @dataclass(slots=True)
@@ -295,7 +284,7 @@ def decode(buf: Buffer, minor: int = abi.MINOR_MAX) -> Request:
     Raises:
         MalformedRequest: it is truncated, or its names are.
     """
-    return decode_body(decode_header(buf), memoryview(buf)[HEADER_SIZE:], minor)
+    return decode_body(decode_header(buf), memoryview(buf), minor)
 
 
 def decode_header(buf: Buffer) -> Header:
@@ -304,31 +293,35 @@ def decode_header(buf: Buffer) -> Header:
     Raises:
         MalformedRequest: there are fewer.
     """
-    if len(buf) < HEADER_SIZE:
-        raise MalformedRequest(f"{len(buf)} bytes are no request")
-    return Header._make(abi.IN_HEADER.unpack_from(buf))
+    try:
+        header: Header = abi.IN_HEADER.unpack_from(buf)
+    except struct.error:
+        raise MalformedRequest(f"{len(buf)} bytes are no request") from None
+    return header
 
 
-def decode_body(header: Header, body: memoryview, minor: int = abi.MINOR_MAX) -> Request:
-    """What follows *header*; extensions at its end are cut off.
+def decode_body(header: Header, message: memoryview, minor: int = abi.MINOR_MAX) -> Request:
+    """What follows the *header* of *message*; extensions at its end are cut off.
 
     Raises:
         MalformedRequest: see ``decode``.
     """
-    extensions = header.total_extlen * 8
-    if extensions and minor >= 38:
-        if extensions > len(body):
-            raise MalformedRequest(f"opcode {header.opcode}: extensions of {extensions} bytes")
-        body = body[: len(body) - extensions]
-    decoder = DECODERS.get(header.opcode)
+    _, opcode, unique, nodeid, uid, gid, pid, extlen, _ = header
+    body = message[HEADER_SIZE:]
+    if extlen and minor >= 38:
+        if extlen * 8 > len(body):
+            raise MalformedRequest(f"opcode {opcode}: extensions of {extlen * 8} bytes")
+        body = body[: len(body) - extlen * 8]
+    decoder = DECODERS.get(opcode)
     if decoder is None:
-        return Unserved(
-            header.unique, header.nodeid, header.uid, header.gid, header.pid, header.opcode
-        )
+        return Unserved(unique, nodeid, uid, gid, pid, opcode)
     try:
-        return decoder(header, body)
+        return decoder((unique, nodeid, uid, gid, pid), body)
     except struct.error as error:
-        raise MalformedRequest(f"opcode {header.opcode} with {len(body)} bytes") from error
+        raise MalformedRequest(f"opcode {opcode} with {len(body)} bytes") from error
+
+
+_Head = tuple[int, int, int, int, int]  # the fields of ``Request``
 
 
 def _names(body: memoryview, start: int, count: int) -> list[bytes]:
@@ -347,31 +340,31 @@ def _name(body: memoryview, start: int) -> bytes:
     return name[:-1]
 
 
-def _lookup(h: Header, body: memoryview) -> Request:
-    return Lookup(h.unique, h.nodeid, h.uid, h.gid, h.pid, _name(body, 0))
+def _lookup(h: _Head, body: memoryview) -> Request:
+    return Lookup(*h, _name(body, 0))
 
 
-def _forget(h: Header, body: memoryview) -> Request:
+def _forget(h: _Head, body: memoryview) -> Request:
     (nlookup,) = abi.FORGET_IN.unpack_from(body)
-    return Forget(h.unique, h.nodeid, h.uid, h.gid, h.pid, ((h.nodeid, nlookup),))
+    return Forget(*h, ((h[1], nlookup),))
 
 
-def _batch_forget(h: Header, body: memoryview) -> Request:
+def _batch_forget(h: _Head, body: memoryview) -> Request:
     count, _ = abi.BATCH_FORGET_IN.unpack_from(body)
     start = abi.BATCH_FORGET_IN.size
     end = start + count * abi.FORGET_ONE.size
     if end > len(body):
         raise MalformedRequest(f"{count} forgets in {len(body)} bytes")
     entries = tuple(abi.FORGET_ONE.iter_unpack(body[start:end]))
-    return Forget(h.unique, h.nodeid, h.uid, h.gid, h.pid, entries)
+    return Forget(*h, entries)
 
 
-def _getattr(h: Header, body: memoryview) -> Request:
+def _getattr(h: _Head, body: memoryview) -> Request:
     flags, _, fh = abi.GETATTR_IN.unpack_from(body)
-    return GetAttr(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh if flags & abi.GETATTR_FH else None)
+    return GetAttr(*h, fh if flags & abi.GETATTR_FH else None)
 
 
-def _setattr(h: Header, body: memoryview) -> Request:
+def _setattr(h: _Head, body: memoryview) -> Request:
     (
         valid, _, fh, size, _, atime, mtime, ctime,
         atimensec, mtimensec, ctimensec, mode, _, uid, gid, _,
@@ -379,11 +372,7 @@ def _setattr(h: Header, body: memoryview) -> Request:
     atime_now = bool(valid & abi.FATTR_ATIME_NOW)
     mtime_now = bool(valid & abi.FATTR_MTIME_NOW)
     return SetAttr(
-        h.unique,
-        h.nodeid,
-        h.uid,
-        h.gid,
-        h.pid,
+        *h,
         fh if valid & abi.FATTR_FH else None,
         mode if valid & abi.FATTR_MODE else None,
         uid if valid & abi.FATTR_UID else None,
@@ -399,87 +388,83 @@ def _setattr(h: Header, body: memoryview) -> Request:
     )
 
 
-def _readlink(h: Header, body: memoryview) -> Request:
-    return ReadLink(h.unique, h.nodeid, h.uid, h.gid, h.pid)
+def _readlink(h: _Head, body: memoryview) -> Request:
+    return ReadLink(*h)
 
 
-def _symlink(h: Header, body: memoryview) -> Request:
+def _symlink(h: _Head, body: memoryview) -> Request:
     name, target, _ = _names(body, 0, 2)
-    return Symlink(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, target)
+    return Symlink(*h, name, target)
 
 
-def _mknod(h: Header, body: memoryview) -> Request:
+def _mknod(h: _Head, body: memoryview) -> Request:
     mode, rdev, umask, _ = abi.MKNOD_IN.unpack_from(body)
     name = _name(body, abi.MKNOD_IN.size)
-    return MkNod(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, mode, rdev, umask)
+    return MkNod(*h, name, mode, rdev, umask)
 
 
-def _mkdir(h: Header, body: memoryview) -> Request:
+def _mkdir(h: _Head, body: memoryview) -> Request:
     mode, umask = abi.MKDIR_IN.unpack_from(body)
     name = _name(body, abi.MKDIR_IN.size)
-    return MkDir(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, mode, umask)
+    return MkDir(*h, name, mode, umask)
 
 
-def _unlink(h: Header, body: memoryview) -> Request:
-    return Unlink(h.unique, h.nodeid, h.uid, h.gid, h.pid, _name(body, 0))
+def _unlink(h: _Head, body: memoryview) -> Request:
+    return Unlink(*h, _name(body, 0))
 
 
-def _rmdir(h: Header, body: memoryview) -> Request:
-    return RmDir(h.unique, h.nodeid, h.uid, h.gid, h.pid, _name(body, 0))
+def _rmdir(h: _Head, body: memoryview) -> Request:
+    return RmDir(*h, _name(body, 0))
 
 
-def _rename(h: Header, body: memoryview) -> Request:
+def _rename(h: _Head, body: memoryview) -> Request:
     (new_parent,) = abi.RENAME_IN.unpack_from(body)
     name, new_name, _ = _names(body, abi.RENAME_IN.size, 2)
-    return Rename(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, new_parent, new_name, 0)
+    return Rename(*h, name, new_parent, new_name, 0)
 
 
-def _rename2(h: Header, body: memoryview) -> Request:
+def _rename2(h: _Head, body: memoryview) -> Request:
     new_parent, flags, _ = abi.RENAME2_IN.unpack_from(body)
     name, new_name, _ = _names(body, abi.RENAME2_IN.size, 2)
-    return Rename(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, new_parent, new_name, flags)
+    return Rename(*h, name, new_parent, new_name, flags)
 
 
-def _link(h: Header, body: memoryview) -> Request:
+def _link(h: _Head, body: memoryview) -> Request:
     (old_nodeid,) = abi.LINK_IN.unpack_from(body)
     name = _name(body, abi.LINK_IN.size)
-    return Link(h.unique, h.nodeid, h.uid, h.gid, h.pid, old_nodeid, name)
+    return Link(*h, old_nodeid, name)
 
 
-def _open(h: Header, body: memoryview) -> Request:
+def _open(h: _Head, body: memoryview) -> Request:
     flags, open_flags = abi.OPEN_IN.unpack_from(body)
     kill = bool(open_flags & abi.OPEN_KILL_SUIDGID)
-    return Open(h.unique, h.nodeid, h.uid, h.gid, h.pid, flags, kill)
+    return Open(*h, flags, kill)
 
 
-def _opendir(h: Header, body: memoryview) -> Request:
+def _opendir(h: _Head, body: memoryview) -> Request:
     flags, _ = abi.OPEN_IN.unpack_from(body)
-    return OpenDir(h.unique, h.nodeid, h.uid, h.gid, h.pid, flags)
+    return OpenDir(*h, flags)
 
 
-def _create(h: Header, body: memoryview) -> Request:
+def _create(h: _Head, body: memoryview) -> Request:
     flags, mode, umask, open_flags = abi.CREATE_IN.unpack_from(body)
     name = _name(body, abi.CREATE_IN.size)
     kill = bool(open_flags & abi.OPEN_KILL_SUIDGID)
-    return Create(h.unique, h.nodeid, h.uid, h.gid, h.pid, name, flags, mode, umask, kill)
+    return Create(*h, name, flags, mode, umask, kill)
 
 
-def _read(h: Header, body: memoryview) -> Request:
+def _read(h: _Head, body: memoryview) -> Request:
     fh, offset, size, _, _, flags, _ = abi.READ_IN.unpack_from(body)
-    return Read(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, offset, size, flags)
+    return Read(*h, fh, offset, size, flags)
 
 
-def _write(h: Header, body: memoryview) -> Request:
+def _write(h: _Head, body: memoryview) -> Request:
     fh, offset, size, write_flags, _, flags, _ = abi.WRITE_IN.unpack_from(body)
     data = body[abi.WRITE_IN.size :]
     if len(data) != size:
         raise MalformedRequest(f"WRITE of {size} bytes brings {len(data)}")
     return Write(
-        h.unique,
-        h.nodeid,
-        h.uid,
-        h.gid,
-        h.pid,
+        *h,
         fh,
         offset,
         data,
@@ -489,90 +474,86 @@ def _write(h: Header, body: memoryview) -> Request:
     )
 
 
-def _statfs(h: Header, body: memoryview) -> Request:
-    return StatFs(h.unique, h.nodeid, h.uid, h.gid, h.pid)
+def _statfs(h: _Head, body: memoryview) -> Request:
+    return StatFs(*h)
 
 
-def _release(h: Header, body: memoryview) -> Request:
+def _release(h: _Head, body: memoryview) -> Request:
     fh, flags, release_flags, _ = abi.RELEASE_IN.unpack_from(body)
     flush = bool(release_flags & abi.RELEASE_FLUSH)
-    return Release(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, flags, flush)
+    return Release(*h, fh, flags, flush)
 
 
-def _releasedir(h: Header, body: memoryview) -> Request:
+def _releasedir(h: _Head, body: memoryview) -> Request:
     fh, _, _, _ = abi.RELEASE_IN.unpack_from(body)
-    return ReleaseDir(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh)
+    return ReleaseDir(*h, fh)
 
 
-def _flush(h: Header, body: memoryview) -> Request:
+def _flush(h: _Head, body: memoryview) -> Request:
     fh, _, _, lock_owner = abi.FLUSH_IN.unpack_from(body)
-    return Flush(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, lock_owner)
+    return Flush(*h, fh, lock_owner)
 
 
-def _fsync(h: Header, body: memoryview) -> Request:
+def _fsync(h: _Head, body: memoryview) -> Request:
     fh, flags, _ = abi.FSYNC_IN.unpack_from(body)
-    return FSync(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, bool(flags & abi.FSYNC_FDATASYNC))
+    return FSync(*h, fh, bool(flags & abi.FSYNC_FDATASYNC))
 
 
-def _readdir(h: Header, body: memoryview) -> Request:
+def _readdir(h: _Head, body: memoryview) -> Request:
     fh, offset, size, _, _, _, _ = abi.READ_IN.unpack_from(body)
-    return ReadDir(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, offset, size)
+    return ReadDir(*h, fh, offset, size)
 
 
-def _readdirplus(h: Header, body: memoryview) -> Request:
+def _readdirplus(h: _Head, body: memoryview) -> Request:
     fh, offset, size, _, _, _, _ = abi.READ_IN.unpack_from(body)
-    return ReadDirPlus(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, offset, size)
+    return ReadDirPlus(*h, fh, offset, size)
 
 
-def _access(h: Header, body: memoryview) -> Request:
+def _access(h: _Head, body: memoryview) -> Request:
     mask, _ = abi.ACCESS_IN.unpack_from(body)
-    return Access(h.unique, h.nodeid, h.uid, h.gid, h.pid, mask)
+    return Access(*h, mask)
 
 
-def _fallocate(h: Header, body: memoryview) -> Request:
+def _fallocate(h: _Head, body: memoryview) -> Request:
     fh, offset, length, mode, _ = abi.FALLOCATE_IN.unpack_from(body)
-    return FAllocate(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, offset, length, mode)
+    return FAllocate(*h, fh, offset, length, mode)
 
 
-def _lseek(h: Header, body: memoryview) -> Request:
+def _lseek(h: _Head, body: memoryview) -> Request:
     fh, offset, whence, _ = abi.LSEEK_IN.unpack_from(body)
-    return LSeek(h.unique, h.nodeid, h.uid, h.gid, h.pid, fh, offset, whence)
+    return LSeek(*h, fh, offset, whence)
 
 
-def _copy_file_range(h: Header, body: memoryview) -> Request:
+def _copy_file_range(h: _Head, body: memoryview) -> Request:
     fh_in, offset_in, nodeid_out, fh_out, offset_out, length, _ = (
         abi.COPY_FILE_RANGE_IN.unpack_from(body)
     )
     return CopyFileRange(
-        h.unique, h.nodeid, h.uid, h.gid, h.pid,
+        *h,
         fh_in, offset_in, nodeid_out, fh_out, offset_out, length,
     )  # fmt: skip
 
 
-def _statx(h: Header, body: memoryview) -> Request:
+def _statx(h: _Head, body: memoryview) -> Request:
     flags, _, fh, sx_flags, sx_mask = abi.STATX_IN.unpack_from(body)
     return StatX(
-        h.unique,
-        h.nodeid,
-        h.uid,
-        h.gid,
-        h.pid,
+        *h,
         fh if flags & abi.GETATTR_FH else None,
         sx_flags,
         sx_mask,
     )
 
 
-def _interrupt(h: Header, body: memoryview) -> Request:
+def _interrupt(h: _Head, body: memoryview) -> Request:
     (target,) = abi.INTERRUPT_IN.unpack_from(body)
-    return Interrupt(h.unique, h.nodeid, h.uid, h.gid, h.pid, target)
+    return Interrupt(*h, target)
 
 
-def _destroy(h: Header, body: memoryview) -> Request:
-    return Destroy(h.unique, h.nodeid, h.uid, h.gid, h.pid)
+def _destroy(h: _Head, body: memoryview) -> Request:
+    return Destroy(*h)
 
 
-def _init(h: Header, body: memoryview) -> Request:
+def _init(h: _Head, body: memoryview) -> Request:
     flags2 = 0
     if len(body) >= abi.INIT_IN_EXT.size:
         major, minor, max_readahead, flags, flags2, *_ = abi.INIT_IN_EXT.unpack_from(body)
@@ -580,16 +561,14 @@ def _init(h: Header, body: memoryview) -> Request:
         major, minor, max_readahead, flags = abi.INIT_IN.unpack_from(body)
     if not flags & abi.InitFlag.INIT_EXT:
         flags2 = 0
-    return Init(
-        h.unique, h.nodeid, h.uid, h.gid, h.pid, major, minor, max_readahead, flags | flags2 << 32
-    )
+    return Init(*h, major, minor, max_readahead, flags | flags2 << 32)
 
 
-def _notify_reply(h: Header, body: memoryview) -> Request:
-    return NotifyReply(h.unique, h.nodeid, h.uid, h.gid, h.pid)
+def _notify_reply(h: _Head, body: memoryview) -> Request:
+    return NotifyReply(*h)
 
 
-DECODERS: Final[Mapping[int, Callable[[Header, memoryview], Request]]] = {
+DECODERS: Final[Mapping[int, Callable[[_Head, memoryview], Request]]] = {
     Opcode.LOOKUP: _lookup,
     Opcode.FORGET: _forget,
     Opcode.GETATTR: _getattr,

@@ -20,7 +20,7 @@ from netfs.client.dispatcher import Dispatcher, End, Handler
 from netfs.client.operations.refused import REFUSED, Refusal
 from netfs.fuse import abi
 from netfs.fuse.abi import InitFlag, Opcode
-from netfs.fuse.replies import Attr
+from netfs.fuse.replies import Attr, Reply
 
 OFFERED = 0x73FFFFFB | 0x5FD << 32
 """What Linux 6.18 offers in INIT."""
@@ -61,10 +61,15 @@ class _KernelDevice(Device):
         super().__init__(fd)
         self._kernel = kernel
 
-    def _write(self, parts: Any, unique: int) -> bool:
-        if unique not in self._kernel.waiting:
-            return False
-        return super()._write(parts, unique)
+    def reply(self, unique: int, reply: Reply) -> bool:
+        if unique in self._kernel.waiting:
+            return super().reply(unique, reply)
+        if reply.undo is not None:
+            reply.undo()
+        return False
+
+    def reply_error(self, unique: int, error: int) -> bool:
+        return unique in self._kernel.waiting and super().reply_error(unique, error)
 
 
 class Kernel:

@@ -18,8 +18,8 @@ Outcome = tuple[Any, BaseException | None]
 def begin(coroutine: Coroutine[Any, Any, Any]) -> tuple[Operation[Any], asyncio.Future[Outcome]]:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Outcome] = loop.create_future()
-    operation = Operation(loop, coroutine, lambda value, error: ended.set_result((value, error)))
-    operation.begin()
+    operation = Operation(loop, coroutine, lambda _, value, error: ended.set_result((value, error)))
+    operation.step()
     return operation, ended
 
 
@@ -191,11 +191,11 @@ async def test_work_that_fails_does_not_lose_the_rest() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 async def test_what_has_ended_is_freed_without_the_collector(fails: bool) -> None:
     class Holder:
-        """As an InFlight: known to the operation by its ``on_end``, and knows it."""
+        """Known to the operation by its ``on_end``, and knows it."""
 
         operation: Operation[None]
 
-        def ended(self, value: None, error: BaseException | None) -> None:
+        def ended(self, _: object, value: None, error: BaseException | None) -> None:
             pass
 
     async def work() -> None:
@@ -207,7 +207,7 @@ async def test_what_has_ended_is_freed_without_the_collector(fails: bool) -> Non
         holder = Holder()
         holder.operation = Operation(asyncio.get_running_loop(), work(), holder.ended)
         known = weakref.ref(holder)
-        holder.operation.begin()
+        holder.operation.step()
         del holder
         assert known() is None
     finally:
