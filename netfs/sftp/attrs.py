@@ -9,7 +9,7 @@ import struct
 from typing import Final, NamedTuple
 
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
-from netfs.wire import Reader, Truncated, string
+from netfs.wire import Buffer, Reader, Truncated, string
 
 
 class Attrs(NamedTuple):
@@ -65,10 +65,11 @@ _ACMODTIME: Final = 0x8
 _EXTENDED: Final = 0x8000_0000
 # Plain ints: an IntFlag operation costs more than the decoding of a whole ATTRS.
 
-_USUAL: Final = _SIZE | _UIDGID | _PERMISSIONS | _ACMODTIME
+USUAL: Final = _SIZE | _UIDGID | _PERMISSIONS | _ACMODTIME
 """What OpenSSH sends for each file."""
-_USUAL_LAYOUT: Final = struct.Struct(">QIIIII")
-_USUAL_WHOLE: Final = struct.Struct(">IQIIIII")  # with the flags
+_USUAL_FIELDS: Final = struct.Struct(">QIIIII")
+USUAL_LAYOUT: Final = struct.Struct(">IQIIIII")  # with the flags
+_USUAL_SIZE: Final = USUAL_LAYOUT.size
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _TWO_U32: Final = struct.Struct(">II")
@@ -83,6 +84,10 @@ _FULL_LENGTH: Final = _FULL_LAYOUT.size
 _FULL_HEAD: Final = (
     _U32.pack(1) + _U32.pack(len(EXTENDED_NAME)) + EXTENDED_NAME + _U32.pack(_FULL_LENGTH)
 )
+_FULL: Final = USUAL | _EXTENDED
+_FULL_WHOLE: Final = struct.Struct(f">IQIIIII{len(_FULL_HEAD)}sIQQQqqq")
+"""What netfs's own server sends for each file: flags, fields, the head of the pair, its body."""
+_FULL_SIZE: Final = _FULL_WHOLE.size
 _FIELD_LAYOUTS: Final = (_U64, _U64, _U64, *(struct.Struct(">q"),) * 3)
 """nlink, ino, blocks (u64), atime_ns, mtime_ns, ctime_ns (s64): bit n of the mask says that
 field n is there.  Source: docs/protocol.md."""
@@ -144,9 +149,9 @@ def decode_attrs(reader: Reader) -> Attrs:
         RemoteProtocolError: undefined flags (what follows can't be found) or a malformed pair.
     """
     flags = reader.u32()
-    if flags == _USUAL:
-        return Attrs(*reader.unpack(_USUAL_LAYOUT))
-    if flags & ~(_USUAL | _EXTENDED):
+    if flags == USUAL:
+        return Attrs(*reader.unpack(_USUAL_FIELDS))
+    if flags & ~(USUAL | _EXTENDED):
         raise RemoteProtocolError(f"attributes with undefined flags 0x{flags:08x}")
     size = uid = gid = mode = atime = mtime = None
     if flags & _SIZE:
@@ -170,21 +175,41 @@ def decode_attrs(reader: Reader) -> Attrs:
     return attrs
 
 
-def decode_usual_attrs(body: memoryview) -> Attrs | None:
-    """``decode_attrs`` for all of *body*, if it holds just what OpenSSH sends."""
-    if len(body) != _USUAL_WHOLE.size:
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
+
+
+def decode_usual_attrs(packet: Buffer, pos: int) -> Attrs | None:
+    """As ``decode_attrs`` of all from *pos* on, if that is just what OpenSSH or netfs sends."""
+    size = len(packet) - pos
+    if size == _USUAL_SIZE:
+        flags, bytes_, uid, gid, mode, atime, mtime = USUAL_LAYOUT.unpack_from(packet, pos)
+        if flags == USUAL:
+            return _new(
+                Attrs,
+                (bytes_, uid, gid, mode, atime, mtime, None, None, None, None, None, None),
+            )
+    elif size == _FULL_SIZE:
+        return _full_attrs(packet, pos)
+    return None
+
+
+def _full_attrs(packet: Buffer, pos: int) -> Attrs | None:
+    """What netfs's own server sends; None for anything else."""
+    flags, size, uid, gid, mode, atime, mtime, head, mask, *more = _FULL_WHOLE.unpack_from(
+        packet, pos
+    )
+    if flags != _FULL or head != _FULL_HEAD or mask != _FULL_MASK:
         return None
-    flags, size, uid, gid, mode, atime, mtime = _USUAL_WHOLE.unpack(body)
-    return Attrs(size, uid, gid, mode, atime, mtime) if flags == _USUAL else None
+    return _new(Attrs, (size, uid, gid, mode, atime, mtime, *more))
 
 
 def decode_attrs_at(body: bytes, pos: int) -> tuple[Attrs, int]:
     """As ``decode_attrs``, at *pos*; returns where they end, too."""
-    end = pos + _USUAL_WHOLE.size
+    end = pos + _FULL_SIZE
     if end <= len(body):
-        flags, size, uid, gid, mode, atime, mtime = _USUAL_WHOLE.unpack_from(body, pos)
-        if flags == _USUAL:
-            return Attrs(size, uid, gid, mode, atime, mtime), end
+        full = _full_attrs(body, pos)
+        if full is not None:
+            return full, end
     reader = Reader(memoryview(body)[pos:])
     attrs = decode_attrs(reader)
     return attrs, len(body) - len(reader)
@@ -192,10 +217,6 @@ def decode_attrs_at(body: bytes, pos: int) -> tuple[Attrs, int]:
 
 def _decode_pair(attrs: Attrs, data: memoryview) -> Attrs:
     try:
-        if len(data) == _FULL_LENGTH and data[3] == _FULL_MASK:
-            mask, *fields = _FULL_LAYOUT.unpack(data)
-            if mask == _FULL_MASK:
-                return Attrs(*attrs[:6], *fields)
         reader = Reader(data)
         mask = reader.u32()
         some: list[int | None] = [

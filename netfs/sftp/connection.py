@@ -49,6 +49,12 @@ _MAX_EXTENSIONS: Final = 256
 
 _U32: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">BI")
+_HEAD_SIZE: Final = _HEAD.size
+_RESPONSES: Final = {cls: row.response for cls, row in REQUESTS.items()}
+_CHECKED: Final = frozenset((Data, Name))
+"""Of the right type they may still be too much or too little."""
+
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
 class Version(NamedTuple):
@@ -85,7 +91,7 @@ class ClientConnection(Generic[W]):
     def __init__(self, max_packet: int = CLIENT_MAX_PACKET) -> None:
         self._frames = FrameSplitter(max_packet)
         self._next_id = 0
-        self._pending: dict[int, tuple[Request, W]] = {}
+        self._pending: dict[int, tuple[Request, W]] = {}  # by id
         self.version: Version | None = None  # None before the server's VERSION
         self.extended_attrs = False  # the server said yes to attrs@netfs
 
@@ -120,13 +126,14 @@ class ClientConnection(Generic[W]):
         """What is pending, abandoned or not, oldest first."""
         yield from self._pending.values()
 
-    def receive_data(self, piece: Buffer) -> Iterator[Version | Answer[W] | Reaped[W]]:
-        """What the bytes mean, in the order they came; to be read to its end.
+    def receive_data(self, piece: Buffer, events: list[Version | Answer[W] | Reaped[W]]) -> None:
+        """Append to *events* what the bytes mean, in the order they came.
 
         A request whose answer can't be accepted stays pending.
 
         Raises:
-            RemoteProtocolError: the server broke the protocol; the conversation is over.
+            RemoteProtocolError: the server broke the protocol; the conversation is over.  What
+                came before that is in *events*.
         """
         try:
             packets = self._frames.feed(piece)
@@ -137,12 +144,28 @@ class ClientConnection(Generic[W]):
                     "(does a shell start-up file print?)"
                 ) from exc
             raise
+        pending = self._pending
         for packet in packets:
             if self.version is None:
                 self.version = _decode_version(packet)
-                yield self.version
+                events.append(self.version)
+                continue
+            if len(packet) < _HEAD_SIZE:
+                raise RemoteProtocolError("a response ends inside its head")
+            packet_type, request_id = _HEAD.unpack_from(packet)
+            entry = pending.get(request_id)
+            if entry is None:
+                raise RemoteProtocolError(f"a response to request {request_id}, never sent")
+            request, waiter = entry
+            response = decode_usual(packet_type, packet) or _decode(packet_type, packet)
+            kind = type(response)
+            if kind is not _RESPONSES[type(request)] or kind in _CHECKED:
+                _check_match(request, response)
+            del pending[request_id]
+            if not waiter.done():
+                events.append(_new(Answer, (waiter, request, response)))
             else:
-                yield self._answer(packet)
+                events.append(Reaped(waiter, response.handle if type(response) is Handle else None))
 
     def receive_eof(self) -> None:
         """The stream ended.
@@ -153,31 +176,17 @@ class ClientConnection(Generic[W]):
         if self._frames.is_inside_packet():
             raise RemoteProtocolError("the stream ended inside a packet")
 
-    def _answer(self, packet: memoryview) -> Answer[W] | Reaped[W]:
-        if len(packet) < _HEAD.size:
-            raise RemoteProtocolError("a response ends inside its head")
-        packet_type, request_id = _HEAD.unpack_from(packet)
-        entry = self._pending.get(request_id)
-        if entry is None:
-            raise RemoteProtocolError(f"a response to request {request_id}, never sent")
-        body = packet[_HEAD.size :]
-        response = decode_usual(packet_type, body)
-        if response is None:
-            try:
-                response = decode_response(packet_type, Reader(body))
-            except Truncated as exc:
-                raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
-        request, waiter = entry
-        _check_match(request, response)
-        del self._pending[request_id]
-        if not waiter.done():
-            return Answer(waiter, request, response)
-        return Reaped(waiter, response.handle if type(response) is Handle else None)
+
+def _decode(packet_type: int, packet: memoryview) -> Response:
+    try:
+        return decode_response(packet_type, Reader(packet[_HEAD_SIZE:]))
+    except Truncated as exc:
+        raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
 
 
 def _check_match(request: Request, response: Response) -> None:
     """Raises RemoteProtocolError for an answer to something else, or more than was asked for."""
-    expected = REQUESTS[type(request)].response
+    expected = _RESPONSES[type(request)]
     got = type(response)
     if got is not expected and got is not StatusResponse:
         raise RemoteProtocolError(f"{type(request).__name__} answered by {got.__name__}")

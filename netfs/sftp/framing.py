@@ -5,12 +5,14 @@ No packet's content belongs here.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from netfs.sftp.errors import RemoteProtocolError
 from netfs.wire import Buffer
 
-_HEADER: Final = 4  # bytes of the length.  Source: draft-ietf-secsh-filexfer-02 §3
+_LENGTH: Final = struct.Struct(">I")  # Source: draft-ietf-secsh-filexfer-02 §3
+_HEADER: Final = _LENGTH.size
 
 
 class FrameSplitter:
@@ -35,17 +37,20 @@ class FrameSplitter:
         Raises:
             RemoteProtocolError: a length of zero or above the maximum.
         """
-        view = memoryview(piece)
+        view = piece if type(piece) is memoryview else memoryview(piece)
         end = len(view)
-        if (
-            end > _HEADER
-            and self._packet is None
-            and not self._header
-            and int.from_bytes(view[:_HEADER], "big") == end - _HEADER <= self._max_packet
-        ):
-            return [view[_HEADER:]]  # one packet in one piece: most answers
         packets: list[memoryview] = []
         pos = 0
+        if self._packet is None and not self._header:
+            # Whole packets in one piece: most of what comes.
+            limit = self._max_packet
+            while end - pos > _HEADER:
+                start = pos + _HEADER
+                stop = start + _LENGTH.unpack_from(view, pos)[0]
+                if not start < stop <= end or stop - start > limit:
+                    break
+                packets.append(view[start:stop])
+                pos = stop
         while pos < end:
             packet = self._packet
             if packet is not None:

@@ -185,21 +185,23 @@ class Row(NamedTuple):
 
     packet_type: PacketType
     response: type[Response]  # what answers it, beside STATUS
-    encode: Callable[[Any, bool], bytes]  # what follows the id; the flag: extended attributes
+    encode: Callable[[Any, bool], bytes] | None
+    """What follows the id; the flag: extended attributes.  None: one string, all there is."""
     decode: Callable[[Reader], Request]
 
 
 _U32: Final = struct.Struct(">I")
 _OFFSET_LENGTH: Final = struct.Struct(">QI")
 _HEAD: Final = struct.Struct(">IBI")
+_HEAD_LENGTH: Final = struct.Struct(">IBII")
 _EMPTY: Final = Attrs()
 
 
-def _paths_or_handle(
+def _path_or_handle(
     cls: Callable[[bytes], Request],
-) -> tuple[Callable[[Any, bool], bytes], Callable[[Reader], Request]]:
+) -> tuple[None, Callable[[Reader], Request]]:
     """Encoder and decoder of a request that is one string."""
-    return (lambda r, extended: string(r[0])), (lambda reader: cls(reader.string()))
+    return None, lambda reader: cls(reader.string())
 
 
 def _two_strings(
@@ -221,8 +223,9 @@ def _string_attrs(
 
 
 def _encode_open(request: Open, extended: bool) -> bytes:
-    attrs = b"\0\0\0\0" if request.attrs == _EMPTY else encode_attrs(request.attrs, extended)
-    return string(request.path) + _U32.pack(request.pflags) + attrs
+    path, pflags, attrs = request
+    more = b"\0\0\0\0" if attrs == _EMPTY else encode_attrs(attrs, extended)
+    return _U32.pack(len(path)) + path + _U32.pack(pflags) + more
 
 
 def _decode_open(reader: Reader) -> Open:
@@ -230,12 +233,14 @@ def _decode_open(reader: Reader) -> Open:
 
 
 def _encode_read(request: Read, extended: bool) -> bytes:
-    return string(request.handle) + _OFFSET_LENGTH.pack(request.offset, request.length)
+    handle, offset, length = request
+    return _U32.pack(len(handle)) + handle + _OFFSET_LENGTH.pack(offset, length)
 
 
 def _encode_write_head(request: Write, extended: bool) -> bytes:
-    size = sum(map(len, request.data))
-    return string(request.handle) + _OFFSET_LENGTH.pack(request.offset, size)
+    handle, offset, data = request
+    size = sum(map(len, data))
+    return _U32.pack(len(handle)) + handle + _OFFSET_LENGTH.pack(offset, size)
 
 
 def _decode_write(reader: Reader) -> Write:
@@ -244,7 +249,7 @@ def _decode_write(reader: Reader) -> Write:
 
 REQUESTS: Final[Mapping[type, Row]] = {
     Open: Row(PacketType.OPEN, Handle, _encode_open, _decode_open),
-    Close: Row(PacketType.CLOSE, StatusResponse, *_paths_or_handle(Close)),
+    Close: Row(PacketType.CLOSE, StatusResponse, *_path_or_handle(Close)),
     Read: Row(
         PacketType.READ,
         Data,
@@ -252,19 +257,19 @@ REQUESTS: Final[Mapping[type, Row]] = {
         lambda reader: Read(reader.string(), *reader.unpack(_OFFSET_LENGTH)),
     ),
     Write: Row(PacketType.WRITE, StatusResponse, _encode_write_head, _decode_write),
-    Lstat: Row(PacketType.LSTAT, AttrsResponse, *_paths_or_handle(Lstat)),
-    Fstat: Row(PacketType.FSTAT, AttrsResponse, *_paths_or_handle(Fstat)),
+    Lstat: Row(PacketType.LSTAT, AttrsResponse, *_path_or_handle(Lstat)),
+    Fstat: Row(PacketType.FSTAT, AttrsResponse, *_path_or_handle(Fstat)),
     Setstat: Row(PacketType.SETSTAT, StatusResponse, *_string_attrs(Setstat)),
     Fsetstat: Row(PacketType.FSETSTAT, StatusResponse, *_string_attrs(Fsetstat)),
-    Opendir: Row(PacketType.OPENDIR, Handle, *_paths_or_handle(Opendir)),
-    Readdir: Row(PacketType.READDIR, Name, *_paths_or_handle(Readdir)),
-    Remove: Row(PacketType.REMOVE, StatusResponse, *_paths_or_handle(Remove)),
+    Opendir: Row(PacketType.OPENDIR, Handle, *_path_or_handle(Opendir)),
+    Readdir: Row(PacketType.READDIR, Name, *_path_or_handle(Readdir)),
+    Remove: Row(PacketType.REMOVE, StatusResponse, *_path_or_handle(Remove)),
     Mkdir: Row(PacketType.MKDIR, StatusResponse, *_string_attrs(Mkdir)),
-    Rmdir: Row(PacketType.RMDIR, StatusResponse, *_paths_or_handle(Rmdir)),
-    Realpath: Row(PacketType.REALPATH, Name, *_paths_or_handle(Realpath)),
-    Stat: Row(PacketType.STAT, AttrsResponse, *_paths_or_handle(Stat)),
+    Rmdir: Row(PacketType.RMDIR, StatusResponse, *_path_or_handle(Rmdir)),
+    Realpath: Row(PacketType.REALPATH, Name, *_path_or_handle(Realpath)),
+    Stat: Row(PacketType.STAT, AttrsResponse, *_path_or_handle(Stat)),
     Rename: Row(PacketType.RENAME, StatusResponse, *_two_strings(Rename)),
-    Readlink: Row(PacketType.READLINK, Name, *_paths_or_handle(Readlink)),
+    Readlink: Row(PacketType.READLINK, Name, *_path_or_handle(Readlink)),
     Symlink: Row(PacketType.SYMLINK, StatusResponse, *_two_strings(Symlink)),
     **{
         cls: Row(PacketType.EXTENDED, row.response, encode_extended, decode_extended)
@@ -284,15 +289,20 @@ def encode_request(
     Raises:
         LocalProtocolError: a value that the protocol can't say.
     """
-    row = REQUESTS[type(request)]
+    packet_type, _, encode, _ = REQUESTS[type(request)]
+    if encode is None:
+        fields: tuple[Any, ...] = request
+        text = fields[0]
+        size = len(text)
+        return (_HEAD_LENGTH.pack(9 + size, packet_type, request_id, size) + text,)
     try:
-        body = row.encode(request, extended_attrs)
+        body = encode(request, extended_attrs)
     except struct.error as exc:
         raise LocalProtocolError(f"{type(request).__name__} can't be sent: {exc}") from exc
     if type(request) is Write:
         size = len(body) + sum(map(len, request.data))
-        return (_HEAD.pack(5 + size, row.packet_type, request_id) + body, *request.data)
-    return (_HEAD.pack(5 + len(body), row.packet_type, request_id) + body,)
+        return (_HEAD.pack(5 + size, packet_type, request_id) + body, *request.data)
+    return (_HEAD.pack(5 + len(body), packet_type, request_id) + body,)
 
 
 def decode_request(packet_type: int, reader: Reader) -> Request | None:

@@ -5,18 +5,21 @@ Which response belongs to which request is the table of ``requests.py``.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from netfs.sftp.attrs import (
+    USUAL,
+    USUAL_LAYOUT,
     Attrs,
     decode_attrs,
     decode_attrs_at,
     decode_usual_attrs,
     encode_attrs,
 )
-from netfs.sftp.codes import PacketType
+from netfs.sftp.codes import PacketType, Status
 from netfs.sftp.errors import RemoteProtocolError
 from netfs.wire import Buffer, Reader, Truncated, string
 
@@ -46,7 +49,7 @@ class NameEntry(NamedTuple):
 
     filename: bytes
     longname: bytes
-    attrs: Attrs
+    attrs: Attrs  # received: with nlink where only the longname tells it
 
 
 class Name(NamedTuple):
@@ -137,20 +140,46 @@ def decode_response(packet_type: int, reader: Reader) -> Response:
     return response
 
 
+_BODY: Final = 5  # bytes of type and id before it
+_TEXT: Final = _BODY + 4  # where the bytes of a string begin that is the whole body
 _ATTRS: Final = int(PacketType.ATTRS)
 _STATUS: Final = int(PacketType.STATUS)
-_USUAL_OK_BODY: Final = b"\0\0\0\0" + string(b"Success") + string(b"")
-_USUAL_OK: Final = StatusResponse(0, b"Success")
-"""What OpenSSH says when something is done."""
+_DATA: Final = int(PacketType.DATA)
+_HANDLE: Final = int(PacketType.HANDLE)
+_USUAL_STATUSES: Final = {
+    _encode_status(response, False): response
+    for response in (
+        StatusResponse(Status.OK, b"Success"),
+        StatusResponse(Status.EOF, b"End of file"),
+        StatusResponse(Status.NO_SUCH_FILE, b"No such file"),
+        StatusResponse(Status.PERMISSION_DENIED, b"Permission denied"),
+        StatusResponse(Status.FAILURE, b"Failure"),
+        StatusResponse(Status.OP_UNSUPPORTED, b"Operation unsupported"),
+    )
+}
+"""In OpenSSH's words.  Source: its sftp-server.c, status_messages."""
+_LONGEST_STATUS: Final = _BODY + max(map(len, _USUAL_STATUSES))
+
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
-def decode_usual(packet_type: int, body: memoryview) -> Response | None:
-    """What ``decode_response`` makes of *body*, faster, for what usually comes; None: use that."""
+def decode_usual(packet_type: int, packet: memoryview) -> Response | None:
+    """What ``decode_response`` makes of *packet*, faster, for what usually comes.
+
+    None: it is something else.
+    """
+    size = len(packet)
     if packet_type == _ATTRS:
-        attrs = decode_usual_attrs(body)
-        return None if attrs is None else AttrsResponse(attrs)
-    if packet_type == _STATUS and body == _USUAL_OK_BODY:
-        return _USUAL_OK
+        attrs = decode_usual_attrs(packet, _BODY)
+        return None if attrs is None else _new(AttrsResponse, (attrs,))
+    if packet_type == _STATUS:
+        return _USUAL_STATUSES.get(bytes(packet[_BODY:])) if size <= _LONGEST_STATUS else None
+    if size < _TEXT or _U32.unpack_from(packet, _BODY)[0] != size - _TEXT:
+        return None
+    if packet_type == _DATA:
+        return _new(Data, (_kept(packet[_TEXT:]),))
+    if packet_type == _HANDLE and size <= _TEXT + MAX_HANDLE:
+        return _new(Handle, (bytes(packet[_TEXT:]),))
     return None
 
 
@@ -170,10 +199,32 @@ def _decode_handle(reader: Reader) -> Handle:
 
 
 def _decode_data(reader: Reader) -> Data:
-    data = reader.view()
-    whole = data.obj
-    # A small view would keep the whole received piece alive for as long as it is cached.
-    return Data(bytes(data) if 2 * len(data) < len(whole) else data)  # type: ignore[arg-type]
+    return Data(_kept(reader.view()))
+
+
+def _kept(data: memoryview) -> Buffer:
+    """A small view would keep the whole received piece alive for as long as it is cached."""
+    whole: Any = data.obj
+    return bytes(data) if 2 * len(data) < len(whole) else data
+
+
+def longname_nlink(longname: bytes) -> int | None:
+    """The link count that ``ls -l`` shows: the second field, if it is a number.
+
+    The draft leaves the line's form open (§7); OpenSSH writes ``-rw-r--r--    2 user group ...``
+    and "?" for a count that it doesn't know.
+    """
+    fields = longname.split(None, 2)
+    if len(fields) < 3 or len(fields[0]) < 10 or len(fields[1]) > 10 or not fields[1].isdigit():
+        return None
+    return int(fields[1]) or None
+
+
+_LONGNAME_START: Final = 16
+"""Bytes of OpenSSH's longname with all of the count and the beginning of the user's name."""
+
+_nlink_of_start = functools.lru_cache(maxsize=1024)(longname_nlink)
+"""A directory's entries differ little in their modes and counts."""
 
 
 _SMALLEST_ENTRY: Final = 12  # two empty strings and the flags of empty attributes
@@ -188,7 +239,8 @@ def _decode_name(reader: Reader) -> Name:
     end = len(body)
     pos = 0
     entries: list[NameEntry] = []
-    length_at = _U32.unpack_from
+    nlink_at = _nlink_of_start
+    length_at, usual_at, usual_size = _U32.unpack_from, USUAL_LAYOUT.unpack_from, USUAL_LAYOUT.size
     try:
         for _ in range(count):
             start = pos + 4
@@ -197,8 +249,19 @@ def _decode_name(reader: Reader) -> Name:
             start = pos + 4
             pos = start + length_at(body, pos)[0]
             longname = body[start:pos]
-            attrs, pos = decode_attrs_at(body, pos)
-            entries.append(NameEntry(filename, longname, attrs))
+            nlink = nlink_at(longname[:_LONGNAME_START]) or longname_nlink(longname)
+            attrs = None
+            if pos + usual_size <= end:
+                flags, size, uid, gid, mode, atime, mtime = usual_at(body, pos)
+                if flags == USUAL:
+                    fields = size, uid, gid, mode, atime, mtime, nlink, None, None, None, None, None
+                    attrs = _new(Attrs, fields)
+                    pos += usual_size
+            if attrs is None:
+                attrs, pos = decode_attrs_at(body, pos)
+                if nlink is not None and attrs.nlink is None:
+                    attrs = attrs._replace(nlink=nlink)
+            entries.append(_new(NameEntry, (filename, longname, attrs)))
     except struct.error as exc:  # also for a name that ends behind the packet: its attributes do
         raise Truncated("names") from exc
     if pos != end:
@@ -214,15 +277,3 @@ _DECODERS: Final[Mapping[int, Callable[[Reader], Response]]] = {
     PacketType.ATTRS: lambda reader: AttrsResponse(decode_attrs(reader)),
     PacketType.EXTENDED_REPLY: lambda reader: ExtendedReply(reader.rest()),
 }
-
-
-def longname_nlink(longname: bytes) -> int | None:
-    """The link count that ``ls -l`` shows: the second field, if it is a number.
-
-    The draft leaves the line's form open (§7); OpenSSH writes ``-rw-r--r--    2 user group ...``
-    and "?" for a count that it doesn't know.
-    """
-    fields = longname.split(None, 2)
-    if len(fields) < 3 or len(fields[0]) < 10 or len(fields[1]) > 10 or not fields[1].isdigit():
-        return None
-    return int(fields[1]) or None

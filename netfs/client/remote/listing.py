@@ -6,15 +6,14 @@ import errno
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from netfs.client.remote.api import DirEntry
 from netfs.client.remote.requester import Pending, Requester, StatusError
-from netfs.sftp.attrs import Attrs
 from netfs.sftp.codes import Status
 from netfs.sftp.requests import Opendir, Readdir
-from netfs.sftp.responses import Handle, Name, NameEntry, StatusResponse, longname_nlink
+from netfs.sftp.responses import Handle, Name, NameEntry, StatusResponse
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +27,10 @@ _MAX_EMPTY: Final = 100
 """Names and empty answers after which a listing counts as endless.  The largest directories in
 use have some million names; a server needs no empty answers at all."""
 _NAME_MAX: Final = 255  # bytes.  Source: linux/limits.h
+_EVERYWHERE: Final = frozenset((b".", b".."))
+"""Every server sends them; they are left out in silence."""
+
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
 async def scan(
@@ -59,8 +62,9 @@ async def scan(
                 at_end = True  # what is in flight was answered before, or is EOF too
                 continue
             assert isinstance(response, Name)
-            names += len(response.entries)
-            empty += not response.entries
+            entries = response.entries
+            names += len(entries)
+            empty += not entries
             if names > _MAX_NAMES or empty > _MAX_EMPTY:
                 _log.warning("the server's listing of %r has no end", path)
                 raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW), path)
@@ -69,7 +73,11 @@ async def scan(
                 # (An answer that is here already may be the end: then nothing more is asked.)
                 while len(flying) < window:
                     flying.append(requester.ask(Readdir(handle)))
-            batch = [_entry(e) for e in response.entries if _is_legal(e.filename, report_illegal)]
+            batch = [
+                _new(DirEntry, (filename, attrs))
+                for filename, _, attrs in _legal(entries, report_illegal)
+                if filename not in _EVERYWHERE
+            ]
             if batch:
                 yield batch
     finally:
@@ -78,20 +86,23 @@ async def scan(
         requester.dismiss(handle)
 
 
-def _entry(entry: NameEntry) -> DirEntry:
-    filename, longname, attrs = entry
-    if attrs.nlink is None:
-        nlink = longname_nlink(longname)
-        if nlink is not None:
-            attrs = Attrs(*attrs[:6], nlink, *attrs[7:])  # as _replace, at a third of its time
-    return DirEntry(filename, attrs)
+def _legal(
+    entries: Sequence[NameEntry], report_illegal: Callable[[bytes], None]
+) -> Sequence[NameEntry]:
+    """The *entries* whose names can be; all at once is looked at first: nearly always all are."""
+    names = [filename for filename, _, _ in entries]
+    lengths = set(map(len, names))
+    if not entries or (0 not in lengths and max(lengths) <= _NAME_MAX and _can_be(b"".join(names))):
+        return entries
+    legal = []
+    for entry in entries:
+        name = entry.filename
+        if 0 < len(name) <= _NAME_MAX and _can_be(name):
+            legal.append(entry)
+        else:
+            report_illegal(name)
+    return legal
 
 
-def _is_legal(name: bytes, report_illegal: Callable[[bytes], None]) -> bool:
-    """Whether a name may appear; '.' and '..' are left out in silence: every server sends them."""
-    if name in (b".", b".."):
-        return False
-    if not name or len(name) > _NAME_MAX or b"/" in name or b"\0" in name:
-        report_illegal(name)
-        return False
-    return True
+def _can_be(text: bytes) -> bool:
+    return b"/" not in text and b"\0" not in text

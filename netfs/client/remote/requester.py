@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.window import BulkWindow, Mark, RoundTrip
@@ -86,12 +86,25 @@ class RequesterStatistics(NamedTuple):
 class Pending(Awaited[Response]):
     """A request's future with what the queue must know of it."""
 
+    __slots__ = ("bulk", "is_sent", "request", "sent_at", "waker")
+
     request: Request
-    size: int = 0  # bytes of bulk, else 0
-    window: BulkWindow | None = None
-    mark: Mark
-    sent_at: float  # on the requester's clock
-    handle: bytes | None = None
+    sent_at: float  # on the requester's clock; until it is sent: since when it waits
+    is_sent: bool
+    bulk: _Bulk | None  # None: it waits in no lane
+    waker: Waker | None
+
+
+class _Bulk:
+    """What the queue must know of a request that waits in a lane."""
+
+    __slots__ = ("handle", "mark", "size", "window")
+
+    def __init__(self, handle: bytes | None) -> None:
+        self.handle = handle
+        self.size = 0  # bytes that count in the window
+        self.window: BulkWindow | None = None
+        self.mark: Mark | None = None  # from its leaving on
 
 
 class _Lane:
@@ -119,6 +132,8 @@ class Requester:
         turn: Turn | None = None,
     ) -> None:
         """*turn*: at whose end what was asked for leaves."""
+        self.on_end: Callable[[Requester], None] | None = None
+        """Called at once when the conversation is over, before anybody is told."""
         self._loop = asyncio.get_running_loop()
         self._turn = Turn(self._loop) if turn is None else turn
         self._clock = clock
@@ -129,7 +144,7 @@ class Requester:
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self.is_ended = False
         self.loss: Exception | None = None  # what the channel was lost with
-        self._small: deque[Pending] = deque()
+        self._small: list[Pending] = []
         self._round_trip = links.round_trip
         self._reads = _Lane(links.reads)
         self._writes = _Lane(links.writes)
@@ -168,12 +183,21 @@ class Requester:
         """
         future = Pending(loop=self._loop)
         future.request = request
-        future.sent_at = self._clock()  # until it is really sent: since when it waits
+        future.sent_at = self._clock()
+        future.is_sent = False
+        future.bulk = future.waker = None
         if self.is_ended:
-            future.set_exception(Disconnected(self._ended.result(), sent=False))
+            _fail(future, Disconnected(self._ended.result(), sent=False))
             return future
         self._requests += 1
-        self._enqueue(future)
+        if (
+            self._lanes
+            or type(request) is Write
+            or (type(request) is Read and request.length >= _BULK)
+        ):
+            self._enqueue(future)
+        else:
+            self._small.append(future)  # most requests
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._turn.at_end(self._flush)
@@ -207,8 +231,7 @@ class Requester:
 
     def dismiss(self, handle: bytes) -> None:
         """Close *handle* without waiting for it."""
-        future = self.ask(Close(handle))
-        future.add_done_callback(_forget_outcome)
+        _ = self.ask(Close(handle))  # nobody can do anything about a failure
 
     def set_extended_attrs(self) -> None:
         """The server said yes to ``attrs@netfs``."""
@@ -229,11 +252,11 @@ class Requester:
         """Give up what waits since *before*: Expired; the answers are reaped when they come."""
         for _, future in self._connection.waiting():
             if not future.done() and future.sent_at < before:
-                future.set_exception(Expired(reason, sent=True))
+                _fail(future, Expired(reason, sent=True))
         for queue in (self._small, self._reads.queue, self._writes.queue):
             for future in queue:
                 if not future.done() and future.sent_at < before:
-                    future.set_exception(Expired(reason, sent=False))
+                    _fail(future, Expired(reason, sent=False))
 
     def close(self) -> None:
         """Send what is queued, then close the channel."""
@@ -264,25 +287,40 @@ class Requester:
     def data_received(self, data: Buffer) -> None:
         self._bytes_received += len(data)
         now = self.heard_at = self._clock()
-        woken: list[tuple[Waker, Pending]] = []
+        events: list[Version | Answer[Pending] | Reaped[Pending]] = []
+        breach: RemoteProtocolError | None = None
+        try:
+            self._connection.receive_data(data, events)
+        except RemoteProtocolError as exc:
+            breach = exc
         turn = self._turn
         turn.begin()
         try:
-            try:
-                for event in self._connection.receive_data(data):
-                    if type(event) is Answer:
-                        future = event.waiter
-                        waker = future.take_waker()
-                        self._deliver(future, event.response, now)
-                        if waker is not None:
-                            woken.append((waker, future))
-                    elif type(event) is Reaped:
-                        self._reap(event.waiter, event.orphan, now)
-                    elif isinstance(event, Version) and not self._version.done():
-                        self._version.set_result(event)
-            except RemoteProtocolError as exc:
-                _log.warning("the server broke the SFTP protocol: %s", exc)
-                self.abort(f"the server broke the SFTP protocol: {exc}")
+            # All are answered before the first is woken: what it does may concern the others.
+            woken: list[tuple[Waker, Pending]] = []
+            sent_at = None  # of the youngest that is no bulk
+            for event in events:
+                if type(event) is not Answer:
+                    self._take(event, now)
+                    continue
+                future, _request, response = event
+                waker = future.take_waker()
+                if waker is not None:
+                    woken.append((waker, future))
+                future.set_result(response)
+                self._answers += 1
+                bulk = future.bulk
+                if bulk is not None and bulk.window is not None:
+                    self._left_window(future, now)
+                elif sent_at is None or future.sent_at > sent_at:
+                    sent_at = future.sent_at
+            if sent_at is not None:
+                self._round_trip.sample(now - sent_at, now)
+            if self._log_requests:
+                self._log(events, now)
+            if breach is not None:
+                _log.warning("the server broke the SFTP protocol: %s", breach)
+                self.abort(f"the server broke the SFTP protocol: {breach}")
             for waker, future in woken:
                 waker(future)
         finally:
@@ -307,21 +345,16 @@ class Requester:
     # The queue.
 
     def _enqueue(self, future: Pending) -> None:
+        """Put it where it belongs: bulk into its lane, and what must not overtake that too."""
         request = future.request
-        if (
-            not self._lanes
-            and type(request) is not Write
-            and not (type(request) is Read and request.length >= _BULK)
-        ):
-            self._small.append(future)  # most requests
-            return
         handle: bytes | None = getattr(request, "handle", None)
         lane: _Lane | None = None
+        waiting = 0
         own: _Lane | None
         if handle is not None and handle in self._lanes:
-            lane = self._lanes[handle][0]  # the order within one file is kept
+            lane, waiting = self._lanes[handle]  # the order within one file is kept
         if isinstance(request, Write):
-            size = sum([len(part) for part in request.data])
+            size = sum(map(len, request.data))
             own = self._writes
         elif isinstance(request, Read):
             size = request.length
@@ -329,64 +362,76 @@ class Requester:
         else:
             size = 0
             own = None
-        if own is not None and (lane is not None or size >= _BULK):
-            future.size = size
-            future.window = own.window
-            lane = lane or own
-        if lane is None:
+        if lane is None and (own is None or size < _BULK):
             self._small.append(future)
             return
+        future.bulk = bulk = _Bulk(handle)
+        if own is not None:
+            bulk.size = size
+            bulk.window = own.window
+            lane = lane or own
+        assert lane is not None
         lane.queue.append(future)
         if handle is not None:
-            future.handle = handle
-            count = self._lanes[handle][1] if handle in self._lanes else 0
-            self._lanes[handle] = (lane, count + 1)
+            self._lanes[handle] = (lane, waiting + 1)
 
     def _flush(self) -> None:
         """Write what may leave now, in one go."""
         self._flush_scheduled = False
         if self._paused or self._channel is None or self.is_ended:
             return
-        buffers: list[Buffer] = []
         now = self._clock()
-        while self._small:
-            self._send(self._small.popleft(), now, buffers)
-        for lane in (self._reads, self._writes):
-            queue = lane.queue
-            while queue:
-                future = queue[0]
-                window = future.window
-                if window and not future.done() and not window.has_room(future.size):
-                    break
-                future = queue.popleft()
-                self._leave_lane(future)
-                self._send(future, now, buffers)
+        leaving, self._small = self._small, []
+        if self._reads.queue or self._writes.queue:
+            leaving += self._bulk_leaving(now)
+        buffers: list[Buffer] = []
+        send = self._connection.send
+        for future in leaving:
+            if future.done():  # cancelled while it waited: it never leaves
+                continue
+            try:
+                request_id, packet = send(future.request, future)
+            except LocalProtocolError as exc:
+                self._lose_window(future)
+                _fail(future, exc)
+                continue
+            future.sent_at = now
+            future.is_sent = True
+            buffers += packet
+            if self._log_requests:
+                _log.debug("sftp %d > %s", request_id, describe(future.request))
         if buffers:
             self._bytes_sent += sum(map(len, buffers))
             self._channel.write(buffers)
 
-    def _send(self, future: Pending, now: float, buffers: list[Buffer]) -> None:
-        if future.done():  # cancelled while it waited: it never leaves
-            return
-        try:
-            request_id, packet = self._connection.send(future.request, future)
-        except LocalProtocolError as exc:
-            future.set_exception(exc)
-            return
-        future.sent_at = now
-        if future.window is not None:
-            future.mark = future.window.sent(future.size, now)
-        buffers += packet
-        if self._log_requests:
-            _log.debug("sftp %d > %s", request_id, describe(future.request))
+    def _bulk_leaving(self, now: float) -> list[Pending]:
+        """Of each lane what the window lets go."""
+        leaving: list[Pending] = []
+        for lane in (self._reads, self._writes):
+            queue = lane.queue
+            while queue:
+                future = queue[0]
+                bulk = future.bulk
+                assert bulk is not None
+                window = bulk.window
+                is_wanted = not future.done()
+                if window is not None and is_wanted and not window.has_room(bulk.size):
+                    break
+                del queue[0]
+                self._leave_lane(bulk)
+                if is_wanted:
+                    if window is not None:
+                        bulk.mark = window.sent(bulk.size, now)
+                    leaving.append(future)
+        return leaving
 
-    def _leave_lane(self, future: Pending) -> None:
-        if future.handle is not None:
-            lane, count = self._lanes[future.handle]
+    def _leave_lane(self, bulk: _Bulk) -> None:
+        if bulk.handle is not None:
+            lane, count = self._lanes[bulk.handle]
             if count == 1:
-                del self._lanes[future.handle]
+                del self._lanes[bulk.handle]
             else:
-                self._lanes[future.handle] = (lane, count - 1)
+                self._lanes[bulk.handle] = (lane, count - 1)
 
     def _room_came(self) -> None:
         if (self._reads.queue or self._writes.queue) and not self._flush_scheduled:
@@ -398,55 +443,68 @@ class Requester:
 
     # The answers.
 
-    def _deliver(self, future: Pending, response: Response, now: float) -> None:
-        self._answers += 1
-        future.set_result(response)
-        if future.window is not None:
-            future.window.answered(future.size, future.mark, future.sent_at, now)
-        else:
-            self._round_trip.sample(now - future.sent_at, now)
-        if self._log_requests:
-            _log.debug(
-                "sftp < %s: %s (%.1f ms)",
-                describe(future.request),
-                describe(response),
-                (now - future.sent_at) * 1000,
-            )
-
-    def _reap(self, future: Pending, orphan: bytes | None, now: float) -> None:
-        """An abandoned request was answered."""
+    def _take(self, event: Version | Answer[Pending] | Reaped[Pending], now: float) -> None:
+        """What is no answer that somebody waits for."""
+        if isinstance(event, Version):
+            self._version.set_result(event)
+        if not isinstance(event, Reaped):
+            return
         self._abandoned += 1
-        if future.window is not None:
-            future.window.answered(future.size, future.mark, future.sent_at, now)
-        if orphan is not None:
+        self._left_window(event.waiter, now)
+        if event.orphan is not None:
             self._orphans += 1
-            self.dismiss(orphan)
+            self.dismiss(event.orphan)
+
+    def _left_window(self, future: Pending, now: float) -> None:
+        """It was answered."""
+        bulk = future.bulk
+        if bulk is not None and bulk.window is not None and bulk.mark is not None:
+            bulk.window.answered(bulk.size, bulk.mark, future.sent_at, now)
+
+    @staticmethod
+    def _lose_window(future: Pending) -> None:
+        """It will never be answered."""
+        bulk = future.bulk
+        if bulk is not None and bulk.window is not None and bulk.mark is not None:
+            bulk.window.lost(bulk.size)
+
+    @staticmethod
+    def _log(events: Sequence[Version | Answer[Pending] | Reaped[Pending]], now: float) -> None:
+        for event in events:
+            if isinstance(event, Answer):
+                _log.debug(
+                    "sftp < %s: %s (%.1f ms)",
+                    describe(event.request),
+                    describe(event.response),
+                    (now - event.waiter.sent_at) * 1000,
+                )
 
     def _end(self, reason: str) -> None:
         """Tell everybody who waits.  May be called more than once."""
         if self.is_ended:
             return
         self.is_ended = True
+        if self.on_end is not None:
+            self.on_end(self)
         self._ended.set_result(reason)
         for lane in (self._reads, self._writes):
             lane.window.unsubscribe(self._room_came)
         for _, future in self._connection.waiting():
-            if future.window is not None:
-                future.window.lost(future.size)
+            self._lose_window(future)
             if not future.done():
-                future.set_exception(Disconnected(reason, sent=True))
+                _fail(future, Disconnected(reason, sent=True))
         for queue in (self._small, self._reads.queue, self._writes.queue):
             for future in queue:
                 if not future.done():
-                    future.set_exception(Disconnected(reason, sent=False))
+                    _fail(future, Disconnected(reason, sent=False))
             queue.clear()
         self._lanes.clear()
 
 
-def _forget_outcome(future: asyncio.Future[Any]) -> None:
-    """Nobody can do anything about a close that failed; reading it silences asyncio's warning."""
-    if not future.cancelled():
-        future.exception()
+def _fail(future: Pending, error: Exception) -> None:
+    """Who waits sees *error*; that nobody does any more is nothing for asyncio to warn of."""
+    future.set_exception(error)
+    future.exception()
 
 
 def describe(message: Request | Response) -> str:

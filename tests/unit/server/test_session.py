@@ -46,9 +46,11 @@ class FakeChannel:
         assert not self.closed
         data = b"".join(buffers)
         self.written += len(data)
-        for event in self.connection.receive_data(data):
+        events: list[Any] = []
+        self.connection.receive_data(data, events)
+        for event in events:
             if not isinstance(event, Version):
-                self.answers.append((event.waiter.index, event.response))  # type: ignore[union-attr]
+                self.answers.append((event.waiter.index, event.response))
 
     def pause_reading(self) -> None:
         self.reading = False

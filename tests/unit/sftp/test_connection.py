@@ -1,5 +1,7 @@
 """Framing, handshake, ids, abandoning, and peers that break the rules."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +33,9 @@ class Waiter:
 
 
 def received(client: ClientConnection[Waiter], data: Buffer) -> list[object]:
-    return list(client.receive_data(data))
+    events: list[Any] = []
+    client.receive_data(data, events)
+    return events
 
 
 def greeted() -> tuple[ClientConnection[Waiter], ServerConnection]:
