@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import mmap
 import os
@@ -44,6 +45,11 @@ _DATA_HEAD: Final = _DATA_STRUCT.size
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
 _LARGEST_DATA: Final = 256 * 1024  # bytes in one packet, whatever size (to 4 GiB) the peer allows
 _BATCH: Final = 512 * 1024  # bytes encrypted before the socket gets them: the pipeline starts early
+_JOINED: Final = 32 * 1024  # bytes up to which one buffer more to write costs more than a copy
+
+_LENGTH: Final = struct.Struct(">I")
+_IV: Final = struct.Struct(">4sQ")  # a fixed part and a counter.  Source: RFC 5647 §7.1
+_COUNTER: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 _RANDOMNESS: Final = 4096
 
@@ -69,6 +75,8 @@ _CONNECTION_NAMES: Final = (
 _CHANNEL_NAMES: Final = (
     "_accept_data",
     "_flush_send_buf",
+    "_init_recv_window",
+    "_recv_paused",
     "_recv_state",
     "_recv_window",
     "_send_chan",
@@ -84,6 +92,8 @@ class FastPath:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._writers: list[FastWriter] = []
+        self.receivers: dict[Any, tuple[Callable[[memoryview], None], int]] = {}
+        """Of a channel: who gets its data, and the window below which asyncssh delivers it."""
         self._is_full = False
         self._after_kex = connection._send_deferred_packets
         connection._send_deferred_packets = self._kex_done
@@ -95,6 +105,7 @@ class FastPath:
     def remove(self, writer: FastWriter) -> None:
         """*writer*'s channel is gone."""
         self._writers.remove(writer)
+        self.receivers.pop(writer.channel, None)
 
     @property
     def may_write(self) -> bool:
@@ -109,12 +120,26 @@ class FastPath:
         is_gcm = type(connection._send_encryption) is GCMEncryption
         return is_gcm and connection._compressor is None
 
+    def is_clear(self) -> bool:
+        """Whether what is written now may leave at once, and in the short way."""
+        connection = self._connection
+        return (
+            connection._kex_complete
+            and not self._is_full
+            and connection._transport is not None
+            and type(connection._send_encryption) is GCMEncryption
+            and connection._compressor is None
+        )
+
     def send(self, packets: Sequence[Buffer], size: int) -> None:
         """Write encrypted *packets*, *size* bytes of them counting towards the next rekeying."""
         connection = self._connection
         connection._send_seq = (connection._send_seq + len(packets) // 2) & 0xFFFFFFFF
         connection._rekey_bytes_sent += size
-        connection._transport.writelines(packets)
+        if len(packets) == 2 and size <= _JOINED:
+            connection._transport.write(b"".join(packets))
+        else:
+            connection._transport.writelines(packets)
         if connection._rekey_bytes_sent >= connection._rekey_bytes:
             # asyncssh looks whether a new key is due whenever it sends something.
             connection.send_packet(_IGNORE, bytes(4))
@@ -171,43 +196,38 @@ class FastReader(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         end = self._end + nbytes
         self._end = 0  # whatever happens below, get_buffer must have room
-        start = self._take_packets(end)
-        if start is None:
-            return
-        rest = end - start
-        if rest:
-            # At most one packet, and usually a small part of one.
-            self._view[:rest] = self._view[start:end]
-        self._end = rest
-
-    def _take_packets(self, end: int) -> int | None:
-        """Handle the packets up to *end*; returns where the unfinished one begins.
-
-        None: all was given to asyncssh, which has kept an unfinished one.
-        """
         connection, view = self._connection, self._view
         start, is_ready = 0, False
         while end - start >= 4:
             # Only what asyncssh is handed changes its state.
             if not is_ready and not self._is_ready():
-                connection.data_received(bytes(view[start:end]))
-                return None
+                connection.data_received(bytes(view[start:end]))  # it keeps an unfinished packet
+                return
             is_ready = True
-            head = view[start : start + 4]
-            length = int.from_bytes(head, "big")
+            length = _LENGTH.unpack_from(view, start)[0]
             if length > connection._max_recv_pktlen or length + 4 + _TAG > _READ_BUFFER:
                 connection.data_received(bytes(view[start:end]))  # it refuses this one
-                return None
-            stop = start + 4 + length + _TAG
+                return
+            body = start + 4
+            stop = body + length + _TAG
             if stop > end:
                 break
-            if not self._deliver(view[start + 4 : stop], head):
+            assert self._decrypt is not None
+            try:
+                plain = self._decrypt(self._cipher._iv, view[body:stop], view[start:body])
+            except InvalidTag:
+                plain = b""  # asyncssh finds the same and ends the connection
+            if not self._deliver(plain):
                 connection.data_received(bytes(view[start:stop]))
                 is_ready = False
                 if connection._transport is None:
-                    return None
+                    return
             start = stop
-        return start
+        rest = end - start
+        if rest:
+            # At most one packet, and usually a small part of one.
+            view[:rest] = view[start:end]
+        self._end = rest
 
     def _is_ready(self) -> bool:
         """Whether asyncssh stands between two packets, and they are plain AES-GCM."""
@@ -225,31 +245,40 @@ class FastReader(asyncio.BufferedProtocol):
             self._decrypt = AESGCM(self._cipher._key).decrypt
         return True
 
-    def _deliver(self, sealed: memoryview, length: memoryview) -> bool:
+    def _deliver(self, plain: bytes) -> bool:
         """Deliver channel data, or widen a window.  False: something else; nothing was done."""
-        connection, cipher = self._connection, self._cipher
-        assert self._decrypt is not None
-        try:
-            plain = self._decrypt(cipher._iv, sealed, length)
-        except InvalidTag:
-            return False  # asyncssh finds the same and ends the connection
         if len(plain) < _DATA_HEAD:
             return False
+        connection = self._connection
         padding, kind, number, size = _DATA_STRUCT.unpack_from(plain)
         channel = connection._channels.get(number)
         if channel is None or channel._recv_state != "open":
             return False
-        is_adjust = kind == _WINDOW_ADJUST and _DATA_HEAD + padding == len(plain)
-        is_data = kind == _CHANNEL_DATA and _DATA_HEAD + size + padding == len(plain)
-        if not is_adjust and not (is_data and 0 < size <= channel._recv_window):
+        end = _DATA_HEAD + size
+        window = channel._recv_window - size
+        is_data = kind == _CHANNEL_DATA and end + padding == len(plain) and size and window >= 0
+        if not is_data and not (kind == _WINDOW_ADJUST and _DATA_HEAD + padding == len(plain)):
             return False
-        cipher._update_iv()
+        cipher = self._cipher
+        fixed, counter = _IV.unpack(cipher._iv)
+        cipher._iv = _IV.pack(fixed, (counter + 1) & _COUNTER)
         connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
-        if is_adjust:
+        if not is_data:
             channel._send_window += size
             channel._flush_send_buf()
+            return True
+        data = memoryview(plain)[_DATA_HEAD:end]
+        inlet = self._path.receivers.get(channel)
+        if (
+            inlet is not None
+            and window >= inlet[1]
+            and channel._send_state == "open"
+            and not channel._recv_paused
+        ):
+            channel._recv_window = window
+            inlet[0](data)
         else:
-            channel._accept_data(memoryview(plain)[_DATA_HEAD : _DATA_HEAD + size])
+            channel._accept_data(data)
         return True
 
 
@@ -263,7 +292,7 @@ class FastWriter:
     def __init__(self, path: FastPath, connection: Any, channel: Any, session: Any) -> None:
         self._path = path
         self._connection = connection
-        self._channel = channel
+        self.channel = channel
         self._session = session
         self._queue: deque[memoryview] = deque()
         self._size = 0
@@ -278,35 +307,41 @@ class FastWriter:
         channel._flush_send_buf = self.flush
         path.add(self)
 
+    def deliver_to(self, receive: Callable[[memoryview], None]) -> None:
+        """Give the channel's data to *receive* from now on, and no more to its session.
+
+        Only where asyncssh would deliver it at once; else it still does, to the session.
+        """
+        self._path.receivers[self.channel] = receive, (self.channel._init_recv_window + 1) // 2
+
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Send *buffers*, which are not copied before they can leave."""
-        if not self._size and self._write_now(buffers):
-            return
-        for buffer in buffers:
-            if len(buffer):
-                self._queue.append(memoryview(buffer))
-                self._size += len(buffer)
-        self.flush()
-
-    def _write_now(self, buffers: Sequence[Buffer]) -> bool:
-        """Send *buffers* as one packet, if they fit and may leave: most requests do."""
-        channel, path = self._channel, self._path
+        channel = self.channel
         size = sum(map(len, buffers))
         if (
-            not 0 < size <= min(channel._send_window, channel._send_pktsize)
+            self._size
+            or not 0 < size <= self._packet_size
+            or size > channel._send_window
             or channel._send_chan is None
-            or not path.may_write
-            or not path.is_plain
+            or not self._path.is_clear()
         ):
-            return False
+            self._put_off(buffers)
+            return
+        # One packet that may leave: most requests.
         padding = -(_DATA_HEAD + size) % _BLOCK
         if padding < 4:
             padding += _BLOCK
         head = _DATA_STRUCT.pack(padding, _CHANNEL_DATA, channel._send_chan, size)
         plain = b"".join((head, *buffers, self._random(padding)))
         channel._send_window -= size
-        path.send(self._seal(plain), len(plain))
-        return True
+        self._path.send(self._seal(plain), len(plain))
+
+    def _put_off(self, buffers: Sequence[Buffer]) -> None:
+        for buffer in buffers:
+            if len(buffer):
+                self._queue.append(memoryview(buffer))
+                self._size += len(buffer)
+        self.flush()
 
     def waiting(self) -> int:
         """Bytes in the queue."""
@@ -324,7 +359,7 @@ class FastWriter:
 
     def flush(self) -> None:
         """Send what may be sent now."""
-        channel = self._channel
+        channel = self.channel
         if self._size and not self._path.is_plain:
             data = b"".join(self._queue)
             self.clear()
@@ -354,7 +389,7 @@ class FastWriter:
         if padding < 4:
             padding += _BLOCK
         plain, end = self._plain, _DATA_HEAD + size
-        _DATA_STRUCT.pack_into(plain, 0, padding, _CHANNEL_DATA, self._channel._send_chan, size)
+        _DATA_STRUCT.pack_into(plain, 0, padding, _CHANNEL_DATA, self.channel._send_chan, size)
         self._fill(plain[_DATA_HEAD:end])
         plain[end : end + padding] = self._random(padding)
         return plain[: end + padding]
@@ -368,7 +403,8 @@ class FastWriter:
         assert self._encrypt is not None
         length = len(plain).to_bytes(4, "big")
         sealed = self._encrypt(cipher._iv, plain, length)
-        cipher._update_iv()
+        fixed, counter = _IV.unpack(cipher._iv)
+        cipher._iv = _IV.pack(fixed, (counter + 1) & _COUNTER)
         return length, sealed
 
     def _random(self, count: int) -> bytes:
@@ -436,6 +472,11 @@ def writer(
 
 def _is_known(encryption: object) -> bool:
     """Whether *encryption* is AES-GCM as it is expected here."""
-    cipher = getattr(encryption, "_cipher", None)
+    cipher: Any = getattr(encryption, "_cipher", None)
     names = ("_key", "_iv", "_update_iv")
-    return type(encryption) is GCMEncryption and all(hasattr(cipher, name) for name in names)
+    if type(encryption) is not GCMEncryption or not all(hasattr(cipher, name) for name in names):
+        return False
+    other = copy.copy(cipher)
+    other._update_iv()
+    fixed, counter = _IV.unpack(cipher._iv)
+    return bool(other._iv == _IV.pack(fixed, (counter + 1) & _COUNTER))

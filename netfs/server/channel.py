@@ -60,6 +60,8 @@ class SftpChannel(asyncssh.SSHServerSession[bytes]):
         if self._session is None:
             return False
         self._writer = self._owner.fast_writer(self._channel, self._session)
+        if self._writer is not None:
+            self._writer.deliver_to(self._session.data_received)
         return True
 
     # As the session's Channel.

@@ -290,6 +290,8 @@ class _Session(asyncssh.SSHClientSession[bytes]):
                 self._channel.abort()
         elif len(self._greeting) >= 5:
             first, self._greeting = bytes(self._greeting), None
+            if self.writer is not None:
+                self.writer.deliver_to(self._receiver.data_received)
             self._receiver.data_received(first)
 
     def exit_status_received(self, status: int) -> None:

@@ -35,7 +35,8 @@ class FakeChannel:
     """What the short way touches of a channel."""
 
     def __init__(self, window: int = 1 << 20, packet: int = 1000) -> None:
-        self._recv_window = 1 << 30
+        self._recv_window = self._init_recv_window = 1 << 30
+        self._recv_paused: bool | str = False
         self._recv_state = "open"
         self._send_chan: int | None = 7
         self._send_window = window
@@ -82,6 +83,9 @@ class FakeConnection:
     def data_received(self, data: bytes) -> None:
         self.handed.append(data)
         self._recv_encryption._cipher._update_iv()
+
+    def write(self, packet: bytes) -> None:
+        self.written += packet
 
     def writelines(self, packets: list[bytes]) -> None:
         self.written += b"".join(packets)
@@ -173,6 +177,64 @@ def test_a_wider_window_is_used_at_once() -> None:
     assert channel._send_window == 96
     assert connection.handed == []
     assert connection._recv_seq == 1
+
+
+def test_a_receiver_gets_what_asyncssh_would_deliver_at_once() -> None:
+    connection = FakeConnection()
+    path = FastPath(connection)
+    fast, channel, server = FastReader(connection, path), connection._channels[5], gcm()
+    writing = FastWriter(path, connection, channel, None)
+    got: list[bytes] = []
+    writing.deliver_to(lambda data: got.append(bytes(data)))
+    before = channel._recv_window
+
+    def send(data: bytes) -> None:
+        feed(fast, seal(server, channel_data(data)))
+
+    send(b"first")
+    assert (got, channel._recv_window) == ([b"first"], before - 5)
+    channel._recv_paused = True
+    send(b"paused,")
+    channel._recv_paused, channel._send_state = False, "closed"
+    send(b"closed,")
+    channel._send_state, channel._recv_window = "open", before // 2 + 1
+    send(b"x")  # half of the window is left: asyncssh widens it when it is less
+    send(b"widen")
+    channel._recv_window = before
+    writing.close()
+    send(b",gone")
+    assert got == [b"first", b"x"]
+    assert channel.received == b"paused,closed,widen,gone"
+    assert connection.handed == []
+    assert connection._recv_seq == 6
+
+
+def test_the_counter_of_the_nonce_wraps_and_leaves_the_fixed_part() -> None:
+    end = b"\1\2\3\4" + b"\xff" * 8
+    connection = FakeConnection()
+    path = FastPath(connection)
+    channel, server = connection._channels[5], gcm()
+    for encryption in (connection._recv_encryption, connection._send_encryption, server):
+        encryption._cipher._iv = end
+    fast = FastReader(connection, path)
+    for data in (b"one", b"two"):
+        feed(fast, seal(server, channel_data(data)))
+    assert channel.received == b"onetwo"
+    writing = FastWriter(path, connection, channel, None)
+    writing.write([b"data"])
+    for encryption, count in ((connection._recv_encryption, 1), (connection._send_encryption, 0)):
+        assert encryption._cipher._iv == end[:4] + count.to_bytes(8, "big")
+
+
+def test_a_cipher_that_counts_otherwise_is_not_known() -> None:
+    encryption = gcm()
+    assert sshfast._is_known(encryption)
+
+    class Other(GCMCipher):
+        def _update_iv(self) -> None:
+            self._iv = self._iv[::-1]
+
+    assert not sshfast._is_known(GCMEncryption(Other("aes128-gcm", KEY, bytes(range(12)))))
 
 
 def test_a_malformed_wider_window_is_handed_over() -> None:
