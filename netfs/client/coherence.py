@@ -8,7 +8,7 @@
 | other attributes are found | stored; another version drops the file's data | by its time-outs |
 | a listing lacks a name | name removed | the name is expired |
 | a multi-linked file is written | the other names' attributes are distrusted | never cached there |
-| the link is down | everything known is believed, however old | time-out 0 |
+| the link is down | all known is believed; directories changed here show about now | time-out 0 |
 
 Times are seconds of the monotonic clock.  Nothing here waits or sends.
 """
@@ -88,6 +88,7 @@ class Coherence:
         remote: Remote,
         notifier: Notifications,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         def ttl(value: float | None) -> float:
             if not config.enabled:
@@ -104,6 +105,7 @@ class Coherence:
         self._remote = remote
         self._notifier = notifier
         self._clock = clock
+        self._wall_clock = wall_clock
         self._links_distrusted_at = NEVER
         self._trim_at = 0
         self.filesystem = FilesystemSize()
@@ -290,14 +292,24 @@ class Coherence:
         self.names_changed(parent)
 
     def names_changed(self, directory: Node) -> None:
-        """Its names were changed here: its times are the server's business, the names are known."""
+        """Its names were changed here: its times are the server's business, the names are known.
+
+        Should the link be down when they are asked for, about now is shown.  What they were before
+        is known to be wrong: rsync would take it for what it has set, and not set it again.
+        """
+        attrs = directory.attrs
+        now = int(self._wall_clock())
+        if attrs is not None and attrs.mtime != now:
+            ns = None if attrs.mtime_ns is None else now * 10**9
+            attrs = attrs._replace(mtime=now, mtime_ns=ns, ctime_ns=ns)
+            self._nodes.change_attrs(directory, attrs)
         self._nodes.drop_attrs(directory)
 
     def unknown(self, directory: Node, *names: bytes) -> None:
         """A change of these names may have happened or not (cancelled, link lost)."""
         nodes = self._nodes
         nodes.drop_listing(directory)
-        nodes.drop_attrs(directory)
+        self.names_changed(directory)
         for name in names:
             node = nodes.child(directory, name)
             if node is not None:

@@ -94,6 +94,24 @@ def test_a_cached_directory_is_listed_soon_after_the_cut_however_old_it_is(
     assert took(lambda: run("ls", "-l", str(mount.path / "d"))) < 2  # 1 s, and a busy machine
 
 
+def test_a_directory_changed_just_before_a_cut_does_not_show_its_old_time(
+    cuttable: Starter,
+) -> None:
+    """rsync sets a directory's time again only where it differs from what it has set before."""
+    mount = cuttable()
+    directory = mount.path / "d"
+    directory.mkdir()
+    os.utime(directory, (1_600_000_000, 1_600_000_000))
+    assert int(directory.stat().st_mtime) == 1_600_000_000
+    (directory / "part").touch()
+    (directory / "part").rename(directory / "whole")
+    mount.relay.cut("rst")
+    assert directory.stat().st_mtime > 1_700_000_000
+    mount.relay.heal()
+    os.utime(directory, (1_600_000_000, 1_600_000_000))
+    assert int((mount.remote / "d").stat().st_mtime) == 1_600_000_000
+
+
 def test_an_uncached_listing_fails_with_etimedout_in_time_and_works_when_healed(
     cuttable: Starter,
 ) -> None:

@@ -86,26 +86,31 @@ def _statx_reply(ctx: Context, node: Node) -> Reply:
     return Reply((replies.statx(valid_s, convert.attr(ctx, node)),))
 
 
-async def refresh(ctx: Context, node: Node) -> None:
+async def refresh(ctx: Context, node: Node, *, only_new: bool = False) -> None:
     """Ask the server for the attributes; afterwards ``node.attrs`` is not None.
 
-    Raises: OSError, unless the link is lost and old attributes are there.
+    Args:
+        only_new: wait for the server, though the link is lost and old attributes are there.
+
+    Raises: OSError, unless the link is lost and old attributes will do.
     """
-    if node.nodeid == ROOT_ID:
+    if node.nodeid == ROOT_ID and not only_new:
         await _refresh_root(ctx, node)
         return
     at, asked = ctx.clock(), ctx.nodes.stamp
     try:
         if node.removed:
             attrs = await ctx.files.getattr(node)
-        elif node.attrs is None:
+        elif node.nodeid == ROOT_ID:
+            attrs = await ctx.remote.stat(ctx.nodes.path(node))
+        elif node.attrs is None or only_new:
             attrs = await look(ctx, ctx.nodes.path(node))
         else:
             async with ctx.coherence.while_up():
                 attrs = await look(ctx, ctx.nodes.path(node))
     except OSError as exc:
         if isinstance(exc, TimeoutError) or exc.errno in LINK_ERRNOS:
-            if node.attrs is not None:
+            if node.attrs is not None and not only_new:
                 return
             raise os_error(exc.errno or errno.ETIMEDOUT) from None
         if exc.errno == errno.ENOENT and node.parent is not None:
@@ -233,7 +238,7 @@ async def _halves(ctx: Context, node: Node, request: requests.SetAttr) -> Attrs:
     if one_owner or sets_atime != sets_mtime:
         window_s = ctx.config.cache.cto_window_s
         if node.attrs is None or ctx.clock() - node.attrs_at > window_s:
-            await refresh(ctx, node)
+            await refresh(ctx, node, only_new=True)
     attrs = node.attrs
     if attrs is None:
         return Attrs()

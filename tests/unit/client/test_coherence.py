@@ -29,6 +29,7 @@ class Table:
             remote=self.remote,
             notifier=self.notes,
             clock=self.clock,
+            wall_clock=lambda: 1_000_000.5,
         )
 
     def learn(self, name: bytes, attrs: Attrs = FILE, parent=None):
@@ -76,6 +77,39 @@ def test_while_the_link_is_down_old_attributes_can_be_shown():
     table.remote.is_up = False
     assert table.coherence.has_attrs(node, table.clock())
     assert table.coherence.kernel_attr_s(node, table.clock()) == 0
+
+
+@pytest.mark.parametrize("change", ["created", "removed", "renamed", "linked", "unknown"])
+def test_while_the_link_is_down_no_directory_shows_the_time_it_had_before_an_own_change(change):
+    table = Table()
+    coherence, root = table.coherence, table.nodes.root
+    directory = table.learn(b"d", DIRECTORY._replace(atime=5))
+    old = table.learn(b"old", parent=directory)
+    table.remote.is_up = False
+    match change:
+        case "created":
+            coherence.created(directory, b"new", FILE, table.clock())
+        case "removed":
+            coherence.removed(directory, b"old", table.clock())
+        case "renamed":
+            coherence.renamed(directory, b"old", root, b"new")
+        case "linked":
+            coherence.linked(old, directory, b"new")
+        case "unknown":
+            coherence.unknown(directory, b"old")
+    assert coherence.has_attrs(directory, table.clock())
+    assert directory.attrs is not None
+    assert directory.attrs.mtime == 1_000_000
+    assert directory.attrs.atime == 5
+
+
+def test_a_directorys_nanoseconds_follow_its_seconds_after_an_own_change():
+    table = Table()
+    directory = table.learn(b"d", DIRECTORY._replace(mtime_ns=5, atime_ns=5, ctime_ns=5))
+    table.coherence.created(directory, b"new", FILE, table.clock())
+    assert directory.attrs is not None
+    assert (directory.attrs.mtime_ns, directory.attrs.ctime_ns) == (10**15, 10**15)
+    assert directory.attrs.atime_ns == 5
 
 
 def test_a_listing_overtaken_by_an_own_change_removes_nothing():

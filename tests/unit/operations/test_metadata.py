@@ -240,6 +240,27 @@ async def test_one_time_keeps_the_other(remote):
         assert (inode.atime, inode.mtime) == (400, 300)
 
 
+@pytest.mark.parametrize("name", [b"x", b""])
+async def test_one_time_keeps_the_other_as_the_server_has_it_although_the_link_is_down(
+    remote, name
+):
+    inode = remote.put(b"/x") if name else remote.root
+    inode.atime, inode.mtime = 100, 200
+    async with mounted(remote) as mount:
+        nodeid = await lookup(mount, name) if name else ROOT
+        await mount.kernel.getattr_(nodeid)
+        mount.clock.advance(30)
+        inode.atime, inode.mtime = 101, 201  # changed elsewhere
+        remote.set_up(False)
+        gate = remote.hold("lstat" if name else "stat")
+        setting = asyncio.ensure_future(mount.kernel.setattr_(nodeid, mtime_ns=300 * SECOND))
+        await gate.arrived()
+        remote.set_up(True)
+        gate.release()
+        await setting
+        assert (inode.atime, inode.mtime) == (101, 300)
+
+
 async def test_now_is_now(remote):
     inode = remote.put(b"/x")
     async with mounted(remote) as mount:
