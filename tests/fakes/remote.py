@@ -290,6 +290,9 @@ class FakeRemote:
                 raise error(errno.EISDIR)
             self.delete(path)
 
+    def also_named(self, path: bytes, other: bytes) -> None:
+        self.calls.append(Call("also_named", path))
+
     async def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
         async with _Arrival(self, "rename", old):
             parent, name = self._parent(old)

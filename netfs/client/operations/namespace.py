@@ -311,7 +311,7 @@ async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> R
     node = ctx.nodes.child(parent, name)
     with changing(ctx, parent, name):
         if node is not None:
-            await _keep_open(ctx, node)
+            await _keep_open(ctx, node, path)
         at = ctx.clock()
         try:
             await (ctx.remote.rmdir(path) if is_dir else ctx.remote.remove(path))
@@ -341,7 +341,7 @@ async def _rename(ctx: Context, request: requests.Rename) -> Reply:
     replaced = nodes.child(new_parent, new_name)
     with changing(ctx, parent, name), changing(ctx, new_parent, new_name):
         if replaced is not None and replaced is not nodes.child(parent, name):
-            await _keep_open(ctx, replaced)
+            await _keep_open(ctx, replaced, new)
         replace = not request.flags & abi.RENAME_NOREPLACE
         try:
             await ctx.remote.rename(old, new, replace=replace)
@@ -355,13 +355,19 @@ async def _rename(ctx: Context, request: requests.Rename) -> Reply:
     return EMPTY
 
 
-async def _keep_open(ctx: Context, node: Node) -> None:
-    """Before a name goes away: who has the file open goes on with its content.
+async def _keep_open(ctx: Context, node: Node, path: bytes) -> None:
+    """Before the name *path* goes away: who has the file open goes on with its content.
 
     A file that is open here may not be open on the server yet; without its name it never could.
     """
-    if node.data is not None and node.opens:
+    if node.data is None:
+        return
+    if node.opens:
         await ctx.files.keep_open(node)
+    if node.links is not None:
+        for parent, name in node.names:
+            if (other := ctx.nodes.path_of(parent, name)) != path:
+                ctx.remote.also_named(path, other)
 
 
 # --- the shape of a mutation ---------------------------------------------------------------------

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import errno
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Final, Literal, NamedTuple
 
 from netfs.client.remote.api import WRITE
 from netfs.client.remote.files import SftpFiles, SftpHandle
-from netfs.client.remote.opened import OpenedFile, OpenedFiles
+from netfs.client.remote.opened import OpenedFile, OpenedFiles, Renaming
 from netfs.client.remote.replay import REOPEN_MASK
 from netfs.client.remote.requester import Disconnected
 from netfs.client.remote.spread import Spread
@@ -85,6 +86,18 @@ class _Move(NamedTuple):
     ended: asyncio.Future[None]
 
 
+class _Failure(NamedTuple):
+    """Why an open file is not found under one of its names."""
+
+    errno: int
+    reason: str
+
+
+class _Reopening(enum.Enum):
+    DONE = "it is open again, or need not be"
+    AGAIN = "its names have changed meanwhile"
+
+
 class SessionHandles:
     """All open files of a session."""
 
@@ -101,13 +114,49 @@ class SessionHandles:
         return len(self._handles)
 
     def add(
-        self, files: SftpFiles, sftp: SftpHandle, attrs: Attrs, *, truncated: bool
+        self,
+        files: SftpFiles,
+        sftp: SftpHandle,
+        attrs: Attrs,
+        *,
+        truncated: bool,
+        same: OpenedFile | None = None,
     ) -> SessionHandle:
-        """A file was just opened; *attrs* are what the server says of it."""
-        file = self.opened.attach(sftp.path, attrs, truncated=truncated)
+        """A file was just opened; *attrs* are what the server says of it.
+
+        *same*: what ``file_cut_by`` found, if it was *truncated*.
+        """
+        file = self.opened.attach(sftp.path, attrs, truncated=truncated, same=same)
         handle = SessionHandle(file, sftp.pflags, files, sftp)
         self._handles.add(handle)
         return handle
+
+    async def file_cut_by(
+        self, files: SftpFiles, channel: SftpFiles, sftp: SftpHandle
+    ) -> OpenedFile | None:
+        """Which of the files that are open under its name *sftp*, on *channel*, has cut.
+
+        The name may lead to another file by now, so what is open is asked: only the same file
+        looks the same.  The new handle is closed where that can't be told.
+
+        Raises:
+            Disconnected
+        """
+        try:
+            for file in list(self.opened.at(sftp.path)):
+                for handle in self._handles:
+                    if (
+                        handle.file is file
+                        and handle.is_open_in(files)
+                        and not (handle.is_closed or handle.broken)
+                    ):
+                        if await _is_same(handle, channel, sftp):
+                            return file
+                        break
+        except BaseException:
+            channel.requester.dismiss(sftp.handle)
+            raise
+        return None
 
     def discard(self, handle: SessionHandle) -> None:
         """It is closed."""
@@ -115,16 +164,42 @@ class SessionHandles:
         self.opened.detach(handle.file)
 
     @contextlib.contextmanager
-    def moving(self, old: bytes, new: bytes) -> Iterator[None]:
-        """Around a rename, from before it is sent until its outcome is known."""
+    def moving(
+        self, old: bytes, new: bytes, has_run: Callable[[], Awaitable[bool]] | None = None
+    ) -> Iterator[None]:
+        """Around a rename, from before it is sent until its outcome is known.
+
+        *has_run* finds out the outcome of one whose answer nobody waits for any more.
+        """
         move = _Move(old, new, asyncio.get_running_loop().create_future())
         self._moves.add(move)
+        is_unknown = False
         try:
             yield
             self.opened.renamed(old, new)
+        except (asyncio.CancelledError, TimeoutError):
+            if has_run is not None and (renamings := self.opened.affected(old, new)):
+                is_unknown = True
+                _ = self._spawn(self._settle(move, renamings, has_run))
+            raise
         finally:
-            self._moves.discard(move)
-            move.ended.set_result(None)
+            if not is_unknown:
+                self._end(move)
+
+    async def _settle(
+        self, move: _Move, renamings: list[Renaming], has_run: Callable[[], Awaitable[bool]]
+    ) -> None:
+        try:
+            if await has_run():
+                self.opened.apply(renamings)
+        except OSError as exc:
+            _log.info("whether %r was renamed can't be told: %s", move.old, exc)
+        finally:
+            self._end(move)
+
+    def _end(self, move: _Move) -> None:
+        self._moves.discard(move)
+        move.ended.set_result(None)
 
     async def ready(self, handle: SessionHandle, files: SftpFiles) -> None:
         """See that *handle* is open in the conversation of *files*.
@@ -180,49 +255,67 @@ class SessionHandles:
         files = files.data if handle.pflags & WRITE else files
         try:
             while not file.is_removed:
-                path = file.path
-                try:
-                    sftp = await files.open(path, handle.pflags & REOPEN_MASK)
-                except OSError as exc:
-                    if exc.errno in _GONE:
-                        if await self._has_moved(file, path):
-                            continue
-                        self._break(handle, errno.ESTALE, f"{exc.strerror}")
-                    elif exc.errno in _FOREVER:
-                        self._break(handle, exc.errno or errno.EIO, f"{exc.strerror}")
-                    else:
-                        raise
+                failures: list[_Failure] = []
+                for path in file.names:
+                    outcome = await self._reopen_at(path, handle, files)
+                    if outcome is _Reopening.DONE:
+                        return
+                    if outcome is _Reopening.AGAIN:
+                        break
+                    failures.append(outcome)
+                else:
+                    self._break(handle, failures[0])
                     return
-                try:
-                    attrs = await files.fstat(sftp)
-                    is_same = file.fits(attrs)
-                    # It may be what was renamed to this path meanwhile, and no file of ours.
-                    is_doubtful = not is_same or any(
-                        _leads_to(path, move.new) for move in self._moves
-                    )
-                    has_moved = is_doubtful and await self._has_moved(file, path)
-                except BaseException:
-                    files.requester.dismiss(sftp.handle)
-                    raise
-                if has_moved:
-                    files.requester.dismiss(sftp.handle)
-                    continue
-                if not is_same:
-                    files.requester.dismiss(sftp.handle)
-                    self._break(handle, errno.ESTALE, "another file, or changed by somebody else")
-                    return
-                if handle.is_closed and not handle.busy:
-                    files.requester.dismiss(sftp.handle)
-                    return
-                file.learn(attrs)
-                handle.sftp = sftp
-                handle.files = files
-                handle.spread.cut()
-                self.reopened += 1
-                return
-            self._break(handle, errno.ESTALE, "it was removed")
+            self._break(handle, _Failure(errno.ESTALE, "it was removed"))
         finally:
             handle.reopening = None
+
+    async def _reopen_at(
+        self, path: bytes, handle: SessionHandle, files: SftpFiles
+    ) -> _Failure | Literal[_Reopening.DONE, _Reopening.AGAIN]:
+        """Look for *handle*'s file at *path*, one of its names.
+
+        Raises:
+            OSError: what may pass.
+            Disconnected
+        """
+        file = handle.file
+        try:
+            sftp = await files.open(path, handle.pflags & REOPEN_MASK)
+        except OSError as exc:
+            if exc.errno in _GONE:
+                if await self._has_moved(file, path):
+                    return _Reopening.AGAIN
+                return _Failure(errno.ESTALE, f"{exc.strerror}")
+            if exc.errno in _FOREVER:
+                return _Failure(exc.errno or errno.EIO, f"{exc.strerror}")
+            raise
+        try:
+            attrs = await files.fstat(sftp)
+            is_same = file.fits(attrs)
+            # It may be what was renamed to this path meanwhile, and no file of ours.
+            is_doubtful = (
+                not is_same
+                or path not in file.names
+                or any(_leads_to(path, move.new) for move in self._moves)
+            )
+            has_moved = is_doubtful and await self._has_moved(file, path)
+        except BaseException:
+            files.requester.dismiss(sftp.handle)
+            raise
+        if has_moved or not is_same or (handle.is_closed and not handle.busy):
+            files.requester.dismiss(sftp.handle)
+            if has_moved:
+                return _Reopening.AGAIN
+            if not is_same:
+                return _Failure(errno.ESTALE, "another file, or changed by somebody else")
+            return _Reopening.DONE
+        file.learn(attrs)
+        handle.sftp = sftp
+        handle.files = files
+        handle.spread.cut()
+        self.reopened += 1
+        return _Reopening.DONE
 
     async def _has_moved(self, file: OpenedFile, path: bytes) -> bool:
         """Wait for the renames of *path* that are under way; whether to look for the file again.
@@ -237,12 +330,14 @@ class SessionHandles:
         ]
         if ended:
             await asyncio.wait(ended)
-        return bool(ended) or file.path != path or file.is_removed
+        return bool(ended) or path not in file.names
 
-    def _break(self, handle: SessionHandle, number: int, reason: str) -> None:
-        handle.broken = number
+    def _break(self, handle: SessionHandle, failure: _Failure) -> None:
+        handle.broken = failure.errno
         self.stale += 1
-        _log.warning("the open file %r is lost after the reconnect: %s", handle.path, reason)
+        _log.warning(
+            "the open file %r is lost after the reconnect: %s", handle.path, failure.reason
+        )
 
     def seen(self, path: bytes, attrs: Attrs, files: SftpFiles | None) -> None:
         """The server said *attrs* of *path*: if an open file no longer fits, ask its handle."""
@@ -268,6 +363,23 @@ class SessionHandles:
             _log.debug("fstat of %r: %s", handle.path, exc)  # then the old version stands
         finally:
             self._refreshing.discard(handle.file)
+
+
+async def _is_same(handle: SessionHandle, channel: SftpFiles, sftp: SftpHandle) -> bool:
+    """Whether *handle* and *sftp* are open on one file, which may be written to meanwhile."""
+    for _ in range(2):
+        try:
+            before, other, after = await asyncio.gather(
+                channel.fstat(sftp), handle.files.fstat(handle.sftp), channel.fstat(sftp)
+            )
+        except OSError as exc:
+            _log.debug("fstat of %r: %s", sftp.path, exc)
+            return False
+        if after.ino is not None and other.ino is not None:
+            return after.ino == other.ino
+        if other in (before, after):
+            return True
+    return False
 
 
 def _leads_to(path: bytes, name: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from netfs.sftp.attrs import Attrs
 
@@ -24,20 +25,24 @@ class OpenedFile:
         "_high",
         "_in_flight",
         "_ino",
+        "_is_cut",
         "_is_exact",
         "_kind",
         "_low",
         "_mtime",
         "is_removed",
+        "others",
         "path",
         "users",
     )
 
     def __init__(self, path: bytes, attrs: Attrs) -> None:
         self.path = path
+        self.others: list[bytes] = []  # further names that lead to it
         self.is_removed = False  # no name leads to it any more
         self.users = 0  # handles
         self._in_flight = 0  # changes that are sent and not acknowledged
+        self._is_cut = False  # by one of them, which may have undone the others
         self._kind = stat.S_IFMT(attrs.mode) if attrs.mode is not None else None
         self._ino: int | None = None
         self._low = self._high = 0
@@ -48,6 +53,11 @@ class OpenedFile:
     def __repr__(self) -> str:
         size = self._low if self._low == self._high else f"{self._low}..{self._high}"
         return f"<OpenedFile {self.path!r} size={size} mtime={self._mtime}>"
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """All names known to lead to it; none when it was removed."""
+        return () if self.is_removed else (self.path, *self.others)
 
     @property
     def size_high(self) -> int:
@@ -95,22 +105,31 @@ class OpenedFile:
 
     def write_ended(self, end: int, *, done: bool) -> None:
         self._in_flight -= 1
-        if done:
+        if done and not self._is_cut:
             self._low = max(self._low, end)
+        self._is_cut &= self._in_flight > 0
 
     def change_begun(self, attrs: Attrs) -> None:
         """A SETSTAT that touches what the version is made of."""
         self._in_flight += 1
         self._is_exact = False
         if attrs.size is not None:
+            self._is_cut = True
             self._low = min(self._low, attrs.size)
             self._high = max(self._high, attrs.size)
         mtime = _mtime_of(attrs)
         if mtime is not None:
             self._mtime = min(self._mtime, mtime)
 
+    def cut(self) -> None:
+        """An OPEN has emptied it; what was written since then may have arrived."""
+        self._low = 0
+        self._is_exact = False
+        self._is_cut = self._in_flight > 0
+
     def change_ended(self, attrs: Attrs, *, done: bool) -> None:
         self._in_flight -= 1
+        self._is_cut &= self._in_flight > 0
         if not done or self._in_flight:
             return
         if attrs.size is not None:
@@ -142,16 +161,23 @@ class OpenedFiles:
     def __len__(self) -> int:
         return len(self._files)
 
-    def attach(self, path: bytes, attrs: Attrs, *, truncated: bool) -> OpenedFile:
-        """The file that a new handle is open on; *attrs* are the server's at the opening."""
-        for file in self.at(path):
-            if truncated or file.fits(attrs):
-                break
-        else:
+    def attach(
+        self, path: bytes, attrs: Attrs, *, truncated: bool, same: OpenedFile | None = None
+    ) -> OpenedFile:
+        """The file that a new handle is open on; *attrs* are the server's at the opening.
+
+        Whether a file that was cut by it is one of those open before is *same*'s to tell: it no
+        longer looks as it did.
+        """
+        file = same if truncated else next((f for f in self.at(path) if f.fits(attrs)), None)
+        if file is None:
             file = OpenedFile(path, attrs)
             self._files.add(file)
+        elif truncated:
+            file.cut()  # *attrs* may be older than what others wrote since
+        else:
+            file.learn(attrs)
         file.users += 1
-        file.learn(attrs)
         return file
 
     def detach(self, file: OpenedFile) -> None:
@@ -163,20 +189,62 @@ class OpenedFiles:
     def at(self, path: bytes) -> Iterator[OpenedFile]:
         """The open files that have this name."""
         for file in self._files:
-            if file.path == path and not file.is_removed:
+            if (file.path == path or path in file.others) and not file.is_removed:
                 yield file
+
+    def also(self, path: bytes, other: bytes) -> None:
+        """What has the name *path* is a file that has the name *other*, too."""
+        for file in self.at(path):
+            if other not in file.names:
+                file.others.append(other)
 
     def removed(self, path: bytes) -> None:
         """The name *path* was removed."""
         for file in list(self.at(path)):
-            file.is_removed = True
+            _drop_name(file, path)
 
     def renamed(self, old: bytes, new: bytes) -> None:
         """*old*, a file or a directory, has the name *new* now; what had it is gone."""
         if old == new or not self._files:
             return
-        self.removed(new)
+        self.apply(self.affected(old, new))
+
+    def affected(self, old: bytes, new: bytes) -> list[Renaming]:
+        """What a rename of *old* to *new* does: first the names that go, then those that move."""
         below = old + b"/"
-        for file in self._files:
-            if file.path == old or file.path.startswith(below):
-                file.path = new + file.path[len(old) :]
+        gone = [Renaming(file, new, None) for file in self.at(new)]
+        return gone + [
+            Renaming(file, name, new + name[len(old) :])
+            for file in self._files
+            for name in file.names
+            if name == old or name.startswith(below)
+        ]
+
+    def apply(self, renamings: list[Renaming]) -> None:
+        """Rename names; those that have changed since *renamings* were listed are left alone."""
+        for file, name, to in renamings:
+            if name not in file.names:
+                continue
+            if to is None:
+                _drop_name(file, name)
+            elif file.path == name:
+                file.path = to
+            else:
+                file.others[file.others.index(name)] = to
+
+
+class Renaming(NamedTuple):
+    """What a rename does to one name of one open file."""
+
+    file: OpenedFile
+    name: bytes
+    to: bytes | None  # None: the name goes
+
+
+def _drop_name(file: OpenedFile, name: bytes) -> None:
+    if file.path != name:
+        file.others.remove(name)
+    elif file.others:
+        file.path = file.others.pop(0)
+    else:
+        file.is_removed = True

@@ -364,19 +364,38 @@ class Session:
         await self._change(req.Remove(path), lambda files: files.remove(path))
         self._handles.opened.removed(path)
 
+    def also_named(self, path: bytes, other: bytes) -> None:
+        """See ``api.Remote``."""
+        self._handles.opened.also(path, other)
+
     async def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
+        request: req.Rename | ext.PosixRename
         if not replace:
-            with self._handles.moving(old, new):
-                await self._change(req.Rename(old, new), lambda files: files.rename_new(old, new))
+            request = req.Rename(old, new)
+            with self._handles.moving(old, new, lambda: self._has_run(request)):
+                await self._change(request, lambda files: files.rename_new(old, new))
             return
         files = self._now() or await self._files(self._clock())
         if files.can_replace:
             request = ext.PosixRename(old, new)
-            with self._handles.moving(old, new):
+            with self._handles.moving(old, new, lambda: self._has_run(request)):
                 await self._change(request, lambda files: files.rename_over(old, new))
         else:
             # Cancelled between its steps it would leave the target under another name.
             await asyncio.shield(self._spawn(self._rename_by_steps(old, new)))
+
+    async def _has_run(self, request: req.Request) -> bool:
+        """Whether the server has carried out a change that nobody waits for any more.
+
+        It answers in order: what it is asked now it looks up after that change.
+
+        Raises:
+            OSError: it can't be told.
+        """
+        while True:
+            await self.wait_up()
+            with contextlib.suppress(TimeoutError):  # the link was lost again: later
+                return await self._ask(lambda files: has_run(files, request))
 
     async def _rename_by_steps(self, old: bytes, new: bytes) -> None:
         aside = renaming.aside_name(new)
@@ -447,8 +466,11 @@ class Session:
                     may_have_run = False
                 channel = files.data if pflags & WRITE else files
                 sftp, attrs = await channel.open_stat(path, pflags, mode)
-                truncated = bool(pflags & TRUNC)
-                handle = self._handles.add(channel, sftp, attrs, truncated=truncated)
+                if truncated := bool(pflags & TRUNC):
+                    same = await self._handles.file_cut_by(files, channel, sftp)
+                else:
+                    same = None
+                handle = self._handles.add(channel, sftp, attrs, truncated=truncated, same=same)
                 if attrs.mode is not None and stat.S_ISLNK(attrs.mode):
                     await self._learn_target(handle)
                 return handle, attrs

@@ -104,3 +104,57 @@ def test_names_follow_renames_and_removals_made_here() -> None:
     assert not near.is_removed
     files.removed(b"/de")
     assert near.is_removed
+
+
+def test_a_file_with_several_names_is_gone_with_the_last() -> None:
+    files = OpenedFiles()
+    file = files.attach(b"/d/a", FILE, truncated=False)
+    files.also(b"/d/a", b"/d/b")
+    files.also(b"/d/b", b"/d/b")
+    assert file.names == (b"/d/a", b"/d/b")
+    assert list(files.at(b"/d/b")) == [file]
+    files.renamed(b"/d", b"/e")
+    assert file.names == (b"/e/a", b"/e/b")
+    files.renamed(b"/e/b", b"/c")
+    files.removed(b"/e/a")
+    assert file.names == (file.path,) == (b"/c",)
+    files.removed(b"/c")
+    assert file.is_removed
+    assert file.names == ()
+
+
+def test_a_rename_between_two_names_of_one_file_leaves_one() -> None:
+    files = OpenedFiles()
+    file = files.attach(b"/a", FILE, truncated=False)
+    files.also(b"/a", b"/b")
+    files.renamed(b"/a", b"/b")
+    assert file.names == (b"/b",)
+
+
+def test_a_rename_that_is_known_late_does_not_touch_what_has_changed_since() -> None:
+    files = OpenedFiles()
+    moved = files.attach(b"/a", FILE, truncated=False)
+    target = files.attach(b"/b", FILE._replace(size=7), truncated=False)
+    late = files.affected(b"/a", b"/b")
+    files.renamed(b"/a", b"/b")  # the caller tried again
+    files.renamed(b"/b", b"/c")
+    files.apply(late)
+    assert moved.names == (b"/c",)
+    assert target.is_removed
+
+
+@pytest.mark.parametrize("how", ["truncate", "open"])
+def test_a_write_that_a_cut_may_have_undone_says_nothing_of_the_size(how: str) -> None:
+    file = OpenedFile(b"/f", FILE)
+    file.write_begun(200)
+    if how == "truncate":
+        file.change_begun(Attrs(size=0))
+        file.change_ended(Attrs(size=0), done=True)
+    else:
+        file.cut()
+    file.write_ended(200, done=True)
+    for size in (0, 200):
+        assert file.fits(FILE._replace(size=size, mtime=60))
+    file.write_begun(300)
+    file.write_ended(300, done=True)
+    assert not file.fits(FILE._replace(size=200, mtime=60))
