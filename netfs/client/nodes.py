@@ -255,6 +255,9 @@ class NodeTable:
             self._ring.append(node)
             if len(self._by_id) > self._sweep_at:
                 self._sweep(keep=node)
+            elif len(self._ring) > 2 * len(self._by_id) + _SLACK:
+                # Names that come and go far below the limit: no sweep meets the dead ones.
+                self._ring = deque([each for each in self._ring if self._is_known(each)])
         negative = parent.negative
         if negative is not None:
             negative.pop(name, None)
@@ -461,7 +464,7 @@ class NodeTable:
             if excess <= 0:
                 break
             node = ring.popleft()
-            if self._by_id.get(node.nodeid) is not node:
+            if not self._is_known(node):
                 continue
             if node.used:
                 node.used = False
@@ -473,6 +476,9 @@ class NodeTable:
                 excess -= 1
         # When most are held by the kernel a sweep finds little; wait for it to give some back.
         self._sweep_at = max(self.max_entries, len(self._by_id)) + _SLACK
+
+    def _is_known(self, node: Node) -> bool:
+        return self._by_id.get(node.nodeid) is node
 
     def _is_evictable(self, node: Node) -> bool:
         return not (
@@ -498,7 +504,7 @@ class NodeTable:
             if len(found) >= excess:
                 break
             node = ring.popleft()
-            if self._by_id.get(node.nodeid) is not node:
+            if not self._is_known(node):
                 continue
             ring.append(node)
             if node.used:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import stat
 
 import pytest
 
-from netfs.client.nodes import NEVER, NodeTable
+from netfs.client.nodes import NEVER, Node, NodeTable
 from netfs.sftp.attrs import Attrs
 
 FILE = Attrs(size=1, uid=1, gid=1, mode=stat.S_IFREG | 0o644, atime=5, mtime=5)
@@ -297,3 +298,16 @@ def test_the_kernel_is_asked_to_drop_what_it_did_not_use():
     found = nodes.surplus(20)
     assert len(found) == 20
     assert busy not in found
+
+
+def test_names_that_come_and_go_leave_nothing_behind(nodes):
+    def alive() -> int:
+        return sum(type(each) is Node for each in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    for number in range(5000):
+        learn(nodes, b"%d" % number)
+        nodes.remove(nodes.root, b"%d" % number)
+    assert len(nodes) == 1
+    assert alive() - before < 1100
