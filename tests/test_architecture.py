@@ -49,7 +49,6 @@ HOMES: Final[dict[str, tuple[str, ...]]] = {
         "netfs.server.run",
         "netfs.sshfast",
     ),
-    "cachetools": ("netfs.client.data", "netfs.client.nodes", "netfs.client.coherence"),
     "ctypes": (  # system calls that the standard library lacks: mount(2), umount2(2), openat2(2)
         "netfs.cli.mount",
         "netfs.client.mount",

@@ -63,6 +63,16 @@ class Awaited(asyncio.Future[_T]):
             self.remove_done_callback(waker)
         return waker
 
+    def deliver(self, result: _T) -> None:
+        """Set the result, if nobody has given up meanwhile; an ``Operation`` that waits goes on
+        before this returns."""
+        if self.done():
+            return
+        waker = self.take_waker()
+        self.set_result(result)
+        if waker is not None:
+            waker(self)
+
 
 class Operation(Generic[_T]):
     """Drives a coroutine as a task would, beginning at once: see ``step``.

@@ -261,7 +261,7 @@ class Rig:
     async def until_idle(self) -> None:
         """Until nothing is under way."""
         async with asyncio.timeout(DEADLINE_S):
-            while self.files.pool.tasks or self._tasks:
+            while not self.files.pool.is_idle or self._tasks:
                 await asyncio.sleep(0)
 
 

@@ -116,6 +116,12 @@ class ExtentMap:
         index = bisect_right(self._starts, start) - 1
         if index < 0 or extents[index].end <= start:
             index += 1
+            if (
+                start < zeros_from
+                and not extra
+                and (index == count or extents[index].start > start)
+            ):
+                return None  # the usual miss
         parts: list[Buffer] = []
         at = start
         while at < end:
@@ -142,6 +148,11 @@ class ExtentMap:
             else:
                 return None
         return parts
+
+    def has_none(self, start: int, end: int) -> bool:
+        """Whether nothing of [start, end) is here."""
+        index = bisect_left(self._starts, end) - 1
+        return index < 0 or self._extents[index].end <= start
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
         """What of [start, end) is not here."""
@@ -174,16 +185,25 @@ class ExtentMap:
 
     def fill(self, start: int, data: memoryview, *, ahead: bool) -> None:
         """Add bytes as fetched, where nothing is known."""
-        for low, high in self.gaps(start, start + len(data)):
+        starts = self._starts
+        end = start + len(data)
+        index = bisect_left(starts, start)
+        if (index == 0 or self._extents[index - 1].end <= start) and (
+            index == len(starts) or starts[index] >= end
+        ):
+            self._insert(index, Extent(self, start, data, FETCHED), ahead=ahead)
+            return
+        for low, high in self.gaps(start, end):
             piece = data[low - start : high - start]
-            if len(piece) <= _COPY_REST and len(piece) < len(data):
+            if len(piece) <= _COPY_REST:
                 piece = memoryview(bytes(piece))
-            extent = Extent(self, low, piece, FETCHED)
-            extent.ahead = ahead
-            index = bisect_left(self._starts, low)
-            self._starts.insert(index, low)
-            self._extents.insert(index, extent)
-            self._keeper.admit(extent)
+            self._insert(bisect_left(starts, low), Extent(self, low, piece, FETCHED), ahead=ahead)
+
+    def _insert(self, index: int, extent: Extent, *, ahead: bool) -> None:
+        extent.ahead = ahead
+        self._starts.insert(index, extent.start)
+        self._extents.insert(index, extent)
+        self._keeper.admit(extent)
 
     def punch(self, start: int, end: int) -> tuple[Flight, ...]:
         """Forget the bytes [start, end).

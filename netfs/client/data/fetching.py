@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from netfs.client.data.extents import ExtentMap, compact
 from netfs.client.data.pool import Pool, error
+from netfs.client.remote import api
+from netfs.client.turns import Awaited, Operation
 
 if TYPE_CHECKING:
-    from netfs.client.remote.api import RemoteHandle
+    from netfs.client.data.handles import Handles
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ class Fetch:
     """The bytes [start, end) under way."""
 
     __slots__ = (
-        "data", "end", "error", "finished", "is_ahead", "is_done", "is_tainted", "start", "task",
-        "waiters",
+        "data", "end", "error", "is_ahead", "is_done", "is_tainted", "start", "waiters", "waiting",
+        "work",
     )  # fmt: skip
 
     def __init__(self, start: int, end: int, *, ahead: bool) -> None:
@@ -36,10 +38,19 @@ class Fetch:
         self.is_tainted = False
         self.data: memoryview | None = None  # fewer bytes than asked for: the file's end
         self.error: OSError | None = None
-        self.task: asyncio.Task[None] | None = None  # None: its only reader carries it
-        self.finished: asyncio.Future[None] | None = None  # for further readers of such a one
+        self.work: Operation[None] | None = None  # None: its first reader carries it, or it is done
+        self.waiting: list[Awaited[None]] | None = None  # of those who wait, that reader apart
         self.is_done = False
         self.waiters = 0
+
+    def ending(self) -> Awaited[None]:
+        """What is done when it is; each who waits has his own, which he may cancel."""
+        ending: Awaited[None] = Awaited()
+        if self.waiting is None:
+            self.waiting = [ending]
+        else:
+            self.waiting.append(ending)
+        return ending
 
     @property
     def is_short(self) -> bool:
@@ -54,10 +65,9 @@ class Source(Protocol):
     """The file that is fetched."""
 
     extents: ExtentMap
+    handles: Handles
     size: int
     opens: int
-
-    async def reading_handle(self) -> RemoteHandle: ...
 
     def ended(self) -> None:
         """What nobody has open is not fetched any more either."""
@@ -115,36 +125,28 @@ class Fetcher:
             fetch.waiters += 1
             fetch.is_ahead = ahead
         try:
-            pending = [_ending(fetch) for fetch in mine if not fetch.is_done]
-            if pending:
-                await asyncio.wait(pending)
+            for fetch in mine:
+                if not fetch.is_done:
+                    await fetch.ending()
         except asyncio.CancelledError:
             for fetch in mine:
-                if fetch.waiters == 1 and fetch.task is not None:
-                    fetch.task.cancel()
+                if fetch.waiters == 1 and fetch.work is not None:
+                    fetch.work.cancel()
             raise
         finally:
             for fetch in mine:
                 fetch.waiters -= 1
                 self._leave(fetch)
 
-    async def fetch_one(self, start: int, end: int) -> Fetch | None:
-        """Fetch the missing bytes [start, end) within the reader's own task, which is cheaper;
-        None: part of it is under way, or it is more than one request."""
-        if end - start > self._pool.read_chunk or self._next_start(start, end) < end:
+    def alone(self, start: int, end: int) -> Fetch | None:
+        """A fetch of [start, end) that its reader is to ``carry``; None: part of it is under way,
+        or it is more than one request."""
+        if end - start > self._pool.read_chunk:
             return None
-        if self._covering(start) is not None:
-            return None
-        fetch = Fetch(start, end, ahead=False)
-        fetch.waiters = 1
-        self._fetches.append(fetch)
-        self._pool.download.in_flight += end - start
-        try:
-            await self._carry(fetch)
-        finally:
-            fetch.waiters -= 1
-            self._leave(fetch)
-        return fetch
+        for fetch in self._fetches:
+            if fetch.start < end and start < fetch.end and not fetch.is_tainted:
+                return None
+        return self._add(start, end, ahead=False)
 
     def taint(self, start: int, end: int) -> None:
         """What is under way for [start, end) is outdated."""
@@ -155,8 +157,8 @@ class Fetcher:
     def cancel_ahead(self) -> None:
         """Nobody will read on: stop what nobody waits for."""
         for fetch in list(self._fetches):
-            if fetch.waiters == 0 and fetch.task is not None:
-                fetch.task.cancel()
+            if fetch.waiters == 0 and fetch.work is not None:
+                fetch.work.cancel()
 
     @property
     def is_idle(self) -> bool:
@@ -179,51 +181,54 @@ class Fetcher:
     def _start(self, start: int, most: int, *, ahead: bool) -> Fetch:
         """Fetch from *start* as much as one request brings, up to *most* at the most."""
         end = min(most, start + self._pool.read_chunk, self._next_start(start, most))
+        fetch = self._add(start, end, ahead=ahead)
+        work = self._pool.run(self.carry(fetch))
+        if not fetch.is_done:
+            fetch.work = work
+        return fetch
+
+    def _add(self, start: int, end: int, *, ahead: bool) -> Fetch:
         fetch = Fetch(start, end, ahead=ahead)
         self._fetches.append(fetch)
         self._pool.download.in_flight += end - start
-        fetch.task = self._pool.start(self._carry(fetch))
         return fetch
 
-    async def _carry(self, fetch: Fetch) -> None:
+    async def carry(self, fetch: Fetch) -> None:
+        """Ask the server for it; its end is noted in *fetch*, whatever it is."""
         pool = self._pool
-        size = fetch.end - fetch.start
+        source = self._source
+        start = fetch.start
+        size = fetch.end - start
         try:
-            handle = await self._source.reading_handle()
-            data = compact(await pool.remote.read(handle, fetch.start, size, end=self._source.size))
+            handle = source.handles.reader
+            if handle is None:
+                handle = await source.handles.get(api.READ)
+            data = compact(await pool.remote.read(handle, start, size, end=source.size))
         except OSError as exc:
             fetch.error = exc
-            if fetch.waiters == 0:
+            if fetch.work is not None and fetch.waiters == 0:
                 # Who reads there asks again, and gets the error if it is still one.
-                log.debug("read-ahead of %d bytes at %d: %s", size, fetch.start, exc)
+                log.debug("read-ahead of %d bytes at %d: %s", size, start, exc)
         except asyncio.CancelledError:
             fetch.is_tainted = True
             raise
         else:
             fetch.data = data
             if not fetch.is_tainted and len(data):
-                self._source.extents.fill(fetch.start, data, ahead=fetch.is_ahead)
+                source.extents.fill(start, data, ahead=fetch.is_ahead)
         finally:
             pool.download.in_flight -= size
             if fetch.data is None and fetch.error is None and not fetch.is_tainted:
                 fetch.error = error(errno.EIO)  # a bug, logged by the pool; nobody waits for ever
-            fetch.task = None
+            fetch.work = None
             fetch.is_done = True
-            if fetch.finished is not None and not fetch.finished.done():
-                fetch.finished.set_result(None)
             self._leave(fetch)
+            if fetch.waiting is not None:
+                for waiting in fetch.waiting:
+                    waiting.deliver(None)
 
     def _leave(self, fetch: Fetch) -> None:
         if fetch.is_done and fetch.waiters == 0 and fetch in self._fetches:
             self._fetches.remove(fetch)
             if not self._fetches and not self._source.opens:
                 self._source.ended()
-
-
-def _ending(fetch: Fetch) -> asyncio.Future[None]:
-    """What is done when *fetch* is."""
-    if fetch.task is not None:
-        return fetch.task
-    if fetch.finished is None:
-        fetch.finished = asyncio.get_running_loop().create_future()
-    return fetch.finished

@@ -39,7 +39,7 @@ class Handles:
         self.writers = 0
         self.allowed = 0  # api.READ, api.WRITE: what the server has allowed on this mount
         self._permissions: tuple[int | None, ...] | None = None  # mode, uid, gid then
-        self._opening: dict[int, asyncio.Future[RemoteHandle | OSError]] = {}
+        self._opening: dict[int, asyncio.Future[RemoteHandle | OSError]] | None = None
 
     @property
     def any(self) -> RemoteHandle | None:
@@ -81,11 +81,14 @@ class Handles:
         handle = self.reader if access == api.READ else self.writer
         if handle is not None:
             return handle
-        opening = self._opening.get(access)
+        under_way = self._opening
+        if under_way is None:
+            under_way = self._opening = {}
+        opening = under_way.get(access)
         if opening is None:
             opening = asyncio.get_running_loop().create_future()
-            self._opening[access] = opening
-            self._pool.spawn(self._open(access, opening))
+            under_way[access] = opening
+            self._pool.run(self._open(access, opening))
         outcome = await asyncio.shield(opening)
         if isinstance(outcome, OSError):
             raise error(outcome.errno or errno.EIO)
@@ -101,8 +104,10 @@ class Handles:
         except OSError as exc:
             opening.set_result(exc)
         finally:
-            del self._opening[access]
             opening.cancel()  # without effect once it has a result
+            if self._opening is not None:
+                del self._opening[access]
+                self._opening = self._opening or None
 
     async def open_at_server(self, pflags: int) -> tuple[RemoteHandle, Attrs]:
         """OPEN, and what the server says of the file then, which is stored.
@@ -147,7 +152,7 @@ class Handles:
 
     def close(self, handle: RemoteHandle) -> None:
         """CLOSE, which nobody waits for."""
-        self._pool.spawn(self._close(handle))
+        self._pool.run(self._close(handle))
 
     async def _close(self, handle: RemoteHandle) -> None:
         try:

@@ -27,15 +27,15 @@ class Owner(Protocol):
 
     node: Node
     handles: Handles
-
-    @property
-    def changes(self) -> int:
-        """Counts own changes."""
-        ...
+    changes: int  # counts own changes
 
     @property
     def is_busy(self) -> bool:
         """Whether some of them are under way."""
+        ...
+
+    def identified(self) -> None:
+        """The doubt has ended."""
         ...
 
     def replaced(self, held: Attrs) -> None:
@@ -105,6 +105,8 @@ class Identifier:
                 self._errno = exc.errno
         finally:
             self._task = None
+            if not self.is_suspect:
+                owner.identified()
 
 
 def _is_link(attrs: Attrs) -> bool:

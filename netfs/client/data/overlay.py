@@ -14,16 +14,14 @@ _NOTHING: Final = Attrs()
 
 
 class Overlay:
-    """The own changes of one file.
+    """The own changes of one file, from the first one until the server's word after the last.
 
-    ``is_active`` from the first one until the server's word after the last: meanwhile what is
-    shown is local, and what the server says is ignored.
+    Meanwhile what is shown is local, and what the server says is ignored.
     """
 
-    __slots__ = ("_attrs", "_drained_at", "_drained_wall", "_has_failed", "_wrote_ns", "is_active")
+    __slots__ = ("_attrs", "_drained_at", "_drained_wall", "_has_failed", "_wrote_ns")
 
     def __init__(self) -> None:
-        self.is_active = False
         self._wrote_ns: int | None = None  # mtime of own writes
         self._attrs = _NOTHING  # what was set meanwhile
         self._drained_at = NEVER  # when the server had the last of them
@@ -60,26 +58,26 @@ class Overlay:
 
     def shown(self, attrs: Attrs, size: int) -> Attrs:
         """*attrs* as the server told them, with the own changes that it did not know then."""
-        if not self.is_active:
-            return attrs
-        attrs = attrs._replace(size=size, blocks=None if attrs.size != size else attrs.blocks)
+        blocks = attrs.blocks if attrs.size == size else None
         wrote = self._wrote_ns
-        if wrote is not None:
-            has_ns = attrs.mtime_ns is not None
+        if wrote is None:
+            attrs = attrs._replace(size=size, blocks=blocks)
+        else:
+            ns = wrote if attrs.mtime_ns is not None else None  # as exact as the server's
             attrs = attrs._replace(
-                mtime=wrote // 10**9,
-                mtime_ns=wrote if has_ns else None,
-                ctime_ns=wrote if has_ns else None,
+                size=size, blocks=blocks, mtime=wrote // 10**9, mtime_ns=ns, ctime_ns=ns
             )
+        if self._attrs is _NOTHING:
+            return attrs
         changed = {
             name: value
             for name, value in self._attrs._asdict().items()
             if value is not None and name != "size"
         }
-        return attrs._replace(**changed) if changed else attrs
+        return attrs._replace(**changed)
 
     def end(self, attrs: Attrs) -> float:
-        """The server's word after the last change.
+        """The server's word after the last change, with which this has ended.
 
         Returns: by how much its clock is off the one that ``wrote`` was told, in seconds.
         """
@@ -93,8 +91,4 @@ class Overlay:
             # The server wrote between the two moments; where its clock was not, it is off.
             earliest, latest = self._wrote_ns / 1e9 - 1, self._drained_wall + 1
             off = min(0.0, attrs.mtime - earliest) + max(0.0, attrs.mtime - latest)
-        self.is_active = False
-        self._has_failed = False
-        self._wrote_ns = None
-        self._attrs = _NOTHING
         return off

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from netfs.client.config import CacheConfig, SemanticsConfig
 from netfs.client.data.cache import BlockCache
 from netfs.client.data.rescue import Rescue
+from netfs.client.turns import Operation
+from netfs.sftp.attrs import Limits
 
 if TYPE_CHECKING:
     from netfs.client.coherence import Coherence
+    from netfs.client.data.changes import Changes
     from netfs.client.data.content import FileData
-    from netfs.client.data.sending import Sender
     from netfs.client.nodes import NodeTable
     from netfs.client.operations.context import Notifications
     from netfs.client.remote.api import Remote
@@ -42,6 +44,9 @@ LINK_ERRORS: Final = frozenset(
 """The server did not say no: what was to be written is kept and tried again."""
 
 _PAGE: Final = 4096
+
+LINGER_S: Final = 0.020
+"""How long less than a whole request waits to be joined with more; far below a user's notice."""
 
 _MOST_SENT: Final = 16 * MIB
 """Written bytes given to ``Remote``: what 1 Gbit/s holds at 100 ms, and some."""
@@ -139,6 +144,8 @@ class Pool:
         self.rescue = Rescue(rescue_dir)
         self._max_read = cache.max_read
         self._max_write = cache.max_write
+        self._limits: Limits | None = None  # of the server, when the chunks were computed
+        self._read_chunk = self._write_chunk = 0
         self._most_ahead = min(_MOST_AHEAD, cache.cache_size // 4)
         self.download = Window(self._most_ahead)
         self.upload = Window(min(_MOST_SENT, cache.dirty_limit))
@@ -146,18 +153,31 @@ class Pool:
         self.hits = 0  # reads answered from memory
         self.misses = 0
         self.clock_offset_s = 0.0  # the server's clock minus this machine's, as far as known
-        self._senders: dict[Sender, None] = {}  # those that wait for the upload window, in order
+        self._senders: dict[Changes, None] = {}  # those that wait for the upload window, in order
+        self._is_pumping = False
+        self._lingering: dict[Changes, float] = {}  # until when (the loop's clock), in order
+        self._linger: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._works: set[Operation[None]] = set()
+        self._all_ended: asyncio.Future[None] | None = None  # whom ``stop`` waits for
 
     @property
     def read_chunk(self) -> int:
         """The most bytes in one READ; the server tells its limits when it is connected."""
-        return _whole_pages(self._max_read, self.remote.limits.max_read)
+        if self.remote.limits is not self._limits:
+            self._measure()
+        return self._read_chunk
 
-    @property
-    def write_chunk(self) -> int:
+    def get_write_chunk(self) -> int:
         """The same in one WRITE."""
-        return _whole_pages(self._max_write, self.remote.limits.max_write)
+        if self.remote.limits is not self._limits:
+            self._measure()
+        return self._write_chunk
+
+    def _measure(self) -> None:
+        limits = self._limits = self.remote.limits
+        self._read_chunk = _whole_pages(self._max_read, limits.max_read)
+        self._write_chunk = _whole_pages(self._max_write, limits.max_write)
 
     def ahead_limit(self) -> int:
         """How far ahead of a reader to be, in bytes: twice what the measured path holds."""
@@ -172,47 +192,108 @@ class Pool:
 
     # --- the upload window, file by file ---------------------------------------------------------
 
-    def queue_sender(self, sender: Sender) -> None:
+    def queue_sender(self, sender: Changes) -> None:
         """Pump it when there is room."""
         self._senders[sender] = None
 
     def pump_next(self) -> None:
         """There may be room: let the files that wait send, in turn."""
         senders = self._senders
-        while senders and self.upload.has_room:
-            sender = next(iter(senders))
-            del senders[sender]
-            sender.pump(most=1)
+        if not senders or self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while senders and self.upload.has_room:
+                sender = next(iter(senders))
+                del senders[sender]
+                sender.pump(most=1)
+        finally:
+            self._is_pumping = False
 
-    # --- tasks -----------------------------------------------------------------------------------
+    def linger(self, sender: Changes) -> None:
+        """Have *sender* send its small rest soon, if nothing comes to be joined with it."""
+        if sender in self._lingering:
+            return
+        loop = asyncio.get_running_loop()
+        self._lingering[sender] = loop.time() + LINGER_S
+        if self._linger is None:
+            self._linger = loop.call_later(LINGER_S, self._lingered)
+
+    def linger_no_more(self, sender: Changes) -> None:
+        """It has sent it, or never will."""
+        self._lingering.pop(sender, None)
+
+    def _lingered(self) -> None:
+        self._linger = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        lingering = self._lingering
+        while lingering:
+            sender, until = next(iter(lingering.items()))
+            if until > now:
+                self._linger = loop.call_at(until, self._lingered)
+                break
+            del lingering[sender]
+            sender.lingered()
+
+    # --- work ------------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, None]) -> Operation[None]:
+        """Begin work of the data layer at once; it goes on where its answers come in.
+
+        It ends with the mount at the latest.
+        """
+        operation = Operation(asyncio.get_running_loop(), work, self._work_ended)
+        self._works.add(operation)
+        operation.step()
+        return operation
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run work of the data layer; it ends with the mount at the latest."""
+        """The same as a task, for others to wait for."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """``start``, for work that nobody looks at again."""
-        tasks = self.tasks
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(self._ended)
-
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled():
-            exc = task.exception()
-            if exc is not None:
-                log.error("data layer: a task failed", exc_info=exc)
+            _report(task.exception())
+
+    def _work_ended(
+        self, operation: Operation[None], _value: None, error: BaseException | None
+    ) -> None:
+        self._works.discard(operation)
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            _report(error)
+        if self._all_ended is not None and not self._works and not self._all_ended.done():
+            self._all_ended.set_result(None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no work is under way."""
+        return not (self.tasks or self._works)
 
     async def stop(self) -> None:
         """End all work."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._lingering.clear()
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
+        for work in list(self._works):
+            work.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._works:
+            self._all_ended = asyncio.get_running_loop().create_future()
+            await self._all_ended
+
+
+def _report(exc: BaseException | None) -> None:
+    if exc is not None:
+        log.error("data layer: work failed", exc_info=exc)
 
 
 def _whole_pages(wanted: int | None, allowed: int) -> int:

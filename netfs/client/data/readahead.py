@@ -6,6 +6,7 @@ so what is fetched in vain stays in proportion to what was used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 _FIRST: Final = 256 * 1024
@@ -34,13 +35,13 @@ class ReadAhead:
         self._delta = 0  # distance between the last two
         self._deltas = 0  # how often it came in a row
 
-    def plan(self, offset: int, size: int, file_size: int, limit: int) -> Ranges:
+    def plan(self, offset: int, size: int, file_size: int, limit: Callable[[], int]) -> Ranges:
         """Take note of a read.
 
         Args:
             offset: in bytes, as ``size``.
             file_size: nothing is planned behind it.
-            limit: the most bytes worth having ahead.
+            limit: gives the most bytes worth having ahead.
 
         Returns: the ranges [start, end) to fetch, next needed first; the read itself is not in
             them.
@@ -50,13 +51,13 @@ class ReadAhead:
         if last < 0 and offset == 0:
             self._restart(end, 1)
             self._proven = size
-            return self._forward(file_size, min(limit, max(_FIRST - size, 3 * size)))
+            return self._forward(file_size, min(limit(), max(_FIRST - size, 3 * size)))
         if self._step > 0 and self._proven and self._is_next(offset):
             if end > self._position:
                 self._proven += end - max(offset, self._position)
                 self._position = end
             self._delta = self._deltas = 0
-            return self._forward(file_size, min(limit, max(_FIRST, 2 * self._proven)))
+            return self._forward(file_size, min(limit(), max(_FIRST, 2 * self._proven)))
         if last >= 0 and offset == self._position and self._proven == 0 and self._step > 0:
             self._proven = size  # the second of two adjacent reads anywhere
             self._position = self._ahead = end
@@ -85,7 +86,7 @@ class ReadAhead:
         self._ahead = goal
         return [(ahead, goal)]
 
-    def _backward(self, offset: int, size: int, limit: int) -> Ranges:
+    def _backward(self, offset: int, size: int, limit: Callable[[], int]) -> Ranges:
         if self._step > 0:
             self._restart(offset, -1)
         self._proven += size
@@ -93,14 +94,16 @@ class ReadAhead:
         ahead = min(self._ahead, offset)
         if self._proven < 2 * size:
             return []
-        window = min(limit, 2 * self._proven)
+        window = min(limit(), 2 * self._proven)
         goal = max(0, offset - window)
         if goal >= ahead or (offset - ahead > window // 2 and goal > 0):
             return []
         self._ahead = goal
         return [(goal, ahead)]
 
-    def _strided(self, offset: int, size: int, last: int, file_size: int, limit: int) -> Ranges:
+    def _strided(
+        self, offset: int, size: int, last: int, file_size: int, limit: Callable[[], int]
+    ) -> Ranges:
         delta = offset - last if last >= 0 else 0
         same = delta != 0 and delta == self._delta
         self._deltas = self._deltas + 1 if same else 1
@@ -111,7 +114,7 @@ class ReadAhead:
         if self._deltas < _STRIDES:
             return []
         # As many ahead as were seen, up to the limit; those planned before are left out.
-        count = min(self._deltas - 1, max(1, limit // size))
+        count = min(self._deltas - 1, max(1, limit() // size))
         found: Ranges = []
         for index in range(1, count + 1):
             start = offset + index * delta

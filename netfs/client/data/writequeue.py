@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from netfs.client.data.extents import SENT, UNSENT, Extent, ExtentMap, compact
+from netfs.client.turns import Awaited, Waker
 from netfs.sftp.attrs import Attrs
 from netfs.wire import Buffer
 
@@ -58,7 +59,7 @@ class Mark:
 
     __slots__ = ("behind", "reached")
 
-    def __init__(self, reached: asyncio.Future[None]) -> None:
+    def __init__(self, reached: Awaited[None]) -> None:
         self.reached = reached
         self.behind: set[Flight | Setting] = set()  # what it waits for, once it is its turn
 
@@ -98,12 +99,12 @@ class WriteQueue:
     """See the module.
 
     *chunk* gives the most bytes in one WRITE; *account* is told how many bytes become dirty (or,
-    negative, clean); *keep* is asked whether acknowledged bytes stay for reads.
+    negative, clean).
     """
 
     __slots__ = (
-        "_account", "_barrier", "_chunk", "_dirty", "_extents", "_flights", "_items", "_keep",
-        "_marks", "_tail",
+        "_account", "_barrier", "_chunk", "_dirty", "_extents", "_flights", "_items", "_marks",
+        "_tail", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -112,18 +113,17 @@ class WriteQueue:
         *,
         chunk: Callable[[], int],
         account: Callable[[int], None],
-        keep: Callable[[], bool],
     ) -> None:
         self._extents = extents
         self._chunk = chunk
         self._account = account
-        self._keep = keep
         self._items: deque[Batch | Setting | Mark] = deque()
         self._flights: set[Flight | Setting] = set()
         self._marks: set[Mark] = set()  # those whose turn has come
         self._barrier: Setting | None = None  # a change of the size under way
         self._tail: Extent | None = None  # where small writes are appended
         self._dirty = 0
+        self.woken: list[tuple[Waker, Awaited[None]]] = []
 
     # --- what is asked of it ---------------------------------------------------------------------
 
@@ -194,8 +194,8 @@ class WriteQueue:
             self._changed(before)
         self._items.append(Setting(attrs, done))
 
-    def mark(self, reached: asyncio.Future[None]) -> None:
-        """Have *reached* set when the server has everything queued so far."""
+    def mark(self, reached: Awaited[None]) -> None:
+        """Have *reached* set when the server has everything queued so far; see ``wake``."""
         self._items.append(Mark(reached))
 
     # --- sending ---------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class WriteQueue:
                 if head.behind:
                     self._marks.add(head)
                 else:
-                    _resolve(head.reached)
+                    self._resolve(head.reached)
         return None
 
     def _next_write(self, batch: Batch, *, force: bool) -> Flight | None:
@@ -270,10 +270,9 @@ class WriteQueue:
         self._flights.add(flight)
         return flight
 
-    def done(self, flight: Flight | Setting) -> None:
-        """The server has acknowledged it."""
+    def done(self, flight: Flight | Setting, *, keep: bool) -> None:
+        """The server has acknowledged it; *keep*: its bytes stay for reads."""
         if type(flight) is Flight:
-            keep = self._keep()
             for extent in flight.extents:
                 if extent.state == SENT and extent.flight is flight:
                     extent.flight = None
@@ -301,6 +300,12 @@ class WriteQueue:
         lost.extend((extent.start, [extent.seal()]) for extent in unsent)
         return lost
 
+    def wake(self) -> None:
+        """Let those go on whose mark was reached: at a moment when they may change the queue."""
+        woken, self.woken = self.woken, []
+        for waker, reached in woken:
+            waker(reached)
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _ended(self, flight: Flight | Setting) -> None:
@@ -311,11 +316,18 @@ class WriteQueue:
         if flight.size:
             self._dirty -= flight.size
             self._account(-flight.size)
-        for mark in list(self._marks):
+        for mark in list(self._marks) if self._marks else ():
             mark.behind.discard(flight)
             if not mark.behind:
                 self._marks.discard(mark)
-                _resolve(mark.reached)
+                self._resolve(mark.reached)
+
+    def _resolve(self, reached: Awaited[None]) -> None:
+        if not reached.done():
+            waker = reached.take_waker()
+            reached.set_result(None)
+            if waker is not None:
+                self.woken.append((waker, reached))
 
     def _changed(self, before: int) -> None:
         delta = self._extents.unsent - before
@@ -328,11 +340,6 @@ def _is_free(extent: Extent) -> bool:
     """Whether no older bytes of its place are under way."""
     waits = extent.waits
     return not waits or all(flight.is_done for flight in waits)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _own(data: Buffer) -> bytearray | memoryview:

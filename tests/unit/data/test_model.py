@@ -198,6 +198,6 @@ def test_bytes_are_right_whatever_the_order_of_answers(history, seed, cache_size
     with (
         mock.patch.object(writequeue, "_COPY_BELOW", 12),
         mock.patch.object(extents, "_COPY_REST", 4),
-        mock.patch("netfs.client.data.sending._LINGER_S", 0.0),
+        mock.patch("netfs.client.data.pool.LINGER_S", 0.0),
     ):
         asyncio.run(run())

@@ -19,7 +19,7 @@ def replay(reads, *, file_size: int = BIG, limit: int = 8 * MIB):
     planned: list[tuple[int, int]] = []
     plans = []
     for offset, size in reads:
-        plan = ahead.plan(offset, size, file_size, limit)
+        plan = ahead.plan(offset, size, file_size, lambda: limit)
         for start, end in plan:
             assert 0 <= start < end <= file_size
         plans.append(plan)
@@ -56,9 +56,9 @@ def test_a_sequential_reader_has_the_whole_window_ahead():
 def test_what_found_no_room_is_planned_again():
     ahead = ReadAhead()
     first, second = sequential(MIB, 2)
-    ((start, end),) = ahead.plan(*first, BIG, 8 * MIB)
+    ((start, end),) = ahead.plan(*first, BIG, lambda: 8 * MIB)
     ahead.reached(start + 1000)
-    assert ahead.plan(*second, BIG, 8 * MIB)[0][0] == max(start + 1000, 2 * MIB) < end
+    assert ahead.plan(*second, BIG, lambda: 8 * MIB)[0][0] == max(start + 1000, 2 * MIB) < end
 
 
 def test_the_window_grows_with_what_was_read():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from netfs.client.data.cache import BlockCache
 from netfs.client.data.extents import OWN, ExtentMap
 from netfs.client.data.writequeue import Flight, Setting, WriteQueue
+from netfs.client.turns import Awaited
 from netfs.sftp.attrs import Attrs
 
 CHUNK = 16
@@ -17,11 +16,10 @@ class Bench:
 
     def __init__(self, *, keep: bool = True) -> None:
         self.dirty = 0
+        self.keep = keep
         self.cache = BlockCache(1 << 20)
         self.map = ExtentMap(self.cache)
-        self.queue = WriteQueue(
-            self.map, chunk=lambda: CHUNK, account=self.account, keep=lambda: keep
-        )
+        self.queue = WriteQueue(self.map, chunk=lambda: CHUNK, account=self.account)
 
     def account(self, delta: int) -> None:
         self.dirty += delta
@@ -70,7 +68,7 @@ def test_a_write_over_bytes_under_way_waits_for_them():
     (first,) = bench.take()
     bench.queue.write(4, b"bbbb")
     assert bench.take(force=True) == []
-    bench.queue.done(first)
+    bench.queue.done(first, keep=bench.keep)
     assert sent(bench.take(force=True)) == [(4, b"bbbb")]
 
 
@@ -81,7 +79,7 @@ def test_a_wait_is_inherited_by_what_overwrites_the_waiting():
     bench.queue.write(4, b"bbbb")
     bench.queue.write(4, b"cccc")
     assert bench.take(force=True) == []
-    bench.queue.done(first)
+    bench.queue.done(first, keep=bench.keep)
     assert sent(bench.take(force=True)) == [(4, b"cccc")]
 
 
@@ -100,11 +98,11 @@ def test_a_new_size_waits_and_holds_back():
     bench.queue.write(5, b"bb")
     flights = bench.take(force=True)
     assert sent(flights) == [(0, b"a" * 5)], "what the new size cuts off is not sent"
-    bench.queue.done(flights[0])
+    bench.queue.done(flights[0], keep=bench.keep)
     (setting,) = bench.take(force=True)
     assert isinstance(setting, Setting)
     assert bench.take(force=True) == []
-    bench.queue.done(setting)
+    bench.queue.done(setting, keep=bench.keep)
     assert sent(bench.take(force=True)) == [(5, b"bb")]
 
 
@@ -121,22 +119,22 @@ def test_other_settings_follow_the_writes_at_once():
 
 async def test_a_mark_is_reached_when_all_before_it_is_done():
     bench = Bench()
-    reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reached: Awaited[None] = Awaited()
     bench.queue.write(0, b"aaaa")
     bench.queue.mark(reached)
     bench.queue.write(10, b"bbbb")
     (first,) = bench.take()
     assert not reached.done()
     (second,) = bench.take(force=True)
-    bench.queue.done(second)
+    bench.queue.done(second, keep=bench.keep)
     assert not reached.done()
-    bench.queue.done(first)
+    bench.queue.done(first, keep=bench.keep)
     assert reached.done()
 
 
 async def test_a_mark_on_what_is_done_is_reached_at_once():
     bench = Bench()
-    reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reached: Awaited[None] = Awaited()
     bench.queue.mark(reached)
     assert bench.take() == []
     assert reached.done()
@@ -147,7 +145,7 @@ def test_acknowledged_bytes_stay_for_reads_within_the_budget():
     bench.queue.write(0, b"a" * CHUNK)
     (flight,) = bench.take()
     assert bench.cache.currsize == 0
-    bench.queue.done(flight)
+    bench.queue.done(flight, keep=bench.keep)
     assert [extent.state for extent in bench.map] == [OWN]
     assert bench.cache.currsize > 0
     assert bench.dirty == 0
@@ -157,7 +155,7 @@ def test_nothing_stays_when_nothing_is_to_be_kept():
     bench = Bench(keep=False)
     bench.queue.write(0, b"a" * CHUNK)
     (flight,) = bench.take()
-    bench.queue.done(flight)
+    bench.queue.done(flight, keep=bench.keep)
     assert list(bench.map) == []
 
 
