@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -137,7 +137,7 @@ class Coherence:
         attrs = node.attrs
         if attrs is None:
             return -1.0
-        if _is_ambiguous(attrs) and node.attrs_at <= self._links_distrusted_at:
+        if attrs.nlink != 1 and _is_ambiguous(attrs) and node.attrs_at <= self._links_distrusted_at:
             return -1.0  # another name of the file may have been changed here since
         return node.attrs_at + self._attr_s - now
 
@@ -180,11 +180,14 @@ class Coherence:
 
     def kernel_attr_s(self, node: Node, now: float) -> float:
         """How long the kernel may keep the attributes."""
-        if node.attrs is not None and _is_ambiguous(node.attrs):
+        attrs = node.attrs
+        if attrs is None:
+            return self._kernel_attr_s or 0.0
+        if attrs.nlink != 1 and _is_ambiguous(attrs):
             return 0.0  # changing another name does not tell the kernel about this one
         if self._kernel_attr_s is not None:
             return self._kernel_attr_s
-        return max(0.0, self.attr_left(node, now))
+        return max(0.0, node.attrs_at + self._attr_s - now)
 
     def kernel_entry_s(self, node: Node, now: float) -> float:
         """How long the kernel may keep the name."""
@@ -200,6 +203,16 @@ class Coherence:
         if node.data is not None and node.changes <= asked:
             node.data.told(attrs)
         return node
+
+    def learned_all(
+        self, parent: Node, told: Sequence[tuple[bytes, Attrs]], at: float, asked: int
+    ) -> list[Node]:
+        """``learned`` for each name of a part of a listing."""
+        found = self._nodes.learn_all(parent, told, at, asked)
+        for node, (_, attrs) in zip(found, told, strict=True):
+            if node.data is not None and node.changes <= asked:
+                node.data.told(attrs)
+        return found
 
     def store(self, node: Node, attrs: Attrs, at: float, asked: int) -> None:
         """Attributes of a node; dropped if its own changes may have overtaken them."""
@@ -220,7 +233,7 @@ class Coherence:
         """All names of a directory, learned already.  False if they may be outdated."""
         if parent.changes > asked:
             return False
-        if parent.children is not None:
+        if parent.children is not None and parent.children.keys() != names:
             for name in parent.children.keys() - names:
                 if parent.children[name].nlookup:
                     self._notifier.expire_entry(parent.nodeid, name)
@@ -239,7 +252,7 @@ class Coherence:
             attrs = attrs._replace(nlink=1)
         nodes.set_attrs(node, attrs, at)
         if _is_dir(attrs):
-            nodes.set_listing(node, (), at)  # an empty directory is known in full
+            nodes.set_listing(node, frozenset(), at)  # an empty directory is known in full
             self._count_subdirectory(parent, +1)
         self.names_changed(parent)
         return node

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from netfs.client.nodes import ROOT_ID, Node
 from netfs.fuse import replies
-from netfs.fuse.replies import Attr, Reply
+from netfs.fuse.replies import AttrFields, Reply
 
 if TYPE_CHECKING:
     from netfs.client.operations.context import Context
@@ -25,7 +25,8 @@ _MAX_SIZE: Final = (1 << 63) - 1
 """The kernel refuses attributes with a larger size, whoever sent them."""
 
 _TYPES: Final = frozenset(
-    {
+    kind >> 12
+    for kind in (
         stat.S_IFREG,
         stat.S_IFDIR,
         stat.S_IFLNK,
@@ -33,40 +34,43 @@ _TYPES: Final = frozenset(
         stat.S_IFSOCK,
         stat.S_IFCHR,
         stat.S_IFBLK,
-    }
+    )
 )
 
 
-def attr(ctx: Context, node: Node) -> Attr:
-    """What stat(2) shows of *node*; its attributes must be known.
+def attr(ctx: Context, node: Node) -> AttrFields:
+    """What stat(2) shows of *node*, as ``replies.Attr``; its attributes must be known.
 
     Raises: OSError(EPERM) for an owner that idmap=file does not map.
     """
     attrs = node.attrs
     assert attrs is not None
-    data = node.data
-    if data is not None:
-        attrs = data.overlay(attrs)
-    (size, uid, gid, mode, atime, mtime, nlink, _ino, blocks, atime_ns, mtime_ns, ctime_ns) = attrs
-    size = min(size or 0, _MAX_SIZE)
-    mode = mode or 0
-    if stat.S_IFMT(mode) not in _TYPES:
+    if node.data is not None:
+        attrs = node.data.overlay(attrs)
+    size, uid, gid, mode, atime, mtime, nlink, ino, blocks, atime_ns, mtime_ns, ctime_ns = attrs
+    if size is None:
+        size = 0
+    elif size > _MAX_SIZE:
+        size = _MAX_SIZE
+    if mode is None or mode >> 12 not in _TYPES:
         # A server that tells no type means a file; the kernel needs one.
-        mode = (stat.S_IFDIR if node.nodeid == ROOT_ID else stat.S_IFREG) | stat.S_IMODE(mode)
-    mtime = mtime or 0
-    atime = atime if atime is not None else mtime
-    ctime, ctime_nsec = mtime, 0
+        kind = stat.S_IFDIR if node.nodeid == ROOT_ID else stat.S_IFREG
+        mode = kind | stat.S_IMODE(mode or 0)
+    if mtime is None:
+        mtime = 0
+    if atime is None:
+        atime = mtime
     atime_nsec = mtime_nsec = 0
     if mtime_ns is not None:
         mtime, mtime_nsec = divmod(mtime_ns, _NS)
-        ctime, ctime_nsec = mtime, mtime_nsec
     if atime_ns is not None:
         atime, atime_nsec = divmod(atime_ns, _NS)
+    ctime, ctime_nsec = mtime, mtime_nsec
     if ctime_ns is not None:
         ctime, ctime_nsec = divmod(ctime_ns, _NS)
     identity = ctx.identity
-    return Attr(
-        ctx.nodes.ino(node),
+    return (
+        ino or node.ino or ctx.nodes.ino(node),
         size,
         blocks if blocks is not None else (size + 511) >> 9,
         atime,
@@ -75,12 +79,13 @@ def attr(ctx: Context, node: Node) -> Attr:
         atime_nsec,
         mtime_nsec,
         ctime_nsec,
-        identity.mode(mode),
+        identity.modes[mode],
         nlink or 1,
-        identity.uid(uid),
-        identity.gid(gid),
+        identity.uids[uid],
+        identity.gids[gid],
         0,
         BLOCK_SIZE,
+        0,
     )
 
 

@@ -11,8 +11,8 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client.nodes import Node, NodeTable
 from netfs.sftp.attrs import Attrs
@@ -25,12 +25,9 @@ MAX_ENTRIES: Final = 20_000_000
 """Names of one directory; a server that sends more is not telling the truth (about 2 GB here)."""
 
 
-class Entry(NamedTuple):
-    """One name of a snapshot."""
-
-    name: bytes
-    node: Node | None  # None: listed, but not to be believed more than its name and type
-    mode: int
+Entry = tuple[bytes, Node | None, int]
+"""One name of a snapshot: the name, its node (None: listed, but not to be believed more than its
+name and type), st_mode.  A plain tuple: there is one per file."""
 
 
 class Listing:
@@ -135,7 +132,7 @@ class DirectoryTable:
         known = self._coherence.listing_left(node, self._clock()) > 0
         if known or (node.listed_at > 0 and not self._coherence.is_up):
             children = node.children or {}
-            directory.entries = [Entry(name, child, child.mode) for name, child in children.items()]
+            directory.entries = [(name, child, child.mode) for name, child in children.items()]
             return
         listing = self.fetch(node)
         listing.users += 1
@@ -187,11 +184,7 @@ class DirectoryTable:
         names: set[bytes] = set()
         batches = self._remote.scandir(self._nodes.path(node))
         async for batch in batches:
-            believed = node.changes <= asked
-            for name, attrs in batch:
-                if name not in names:
-                    names.add(name)
-                    entries.append(self._learn(node, name, attrs, at, asked, believed))
+            entries += self._learn(node, batch, names, at, asked)
             listing.wake()
             if len(entries) > MAX_ENTRIES or not listing.users:
                 self._part(node, listing)  # who comes now begins anew
@@ -203,12 +196,34 @@ class DirectoryTable:
         self.on_listed(node)
 
     def _learn(
-        self, node: Node, name: bytes, attrs: Attrs, at: float, asked: int, believed: bool
+        self,
+        node: Node,
+        batch: Sequence[tuple[bytes, Attrs]],
+        names: set[bytes],
+        at: float,
+        asked: int,
+    ) -> list[Entry]:
+        """What a part of a listing tells; *names* are those it has told already, and grow."""
+        told = {name for name, _ in batch}
+        if len(told) != len(batch) or not names.isdisjoint(told):  # the server repeats itself
+            batch = [one for one in batch if one[0] not in names]
+            batch = list({name: (name, attrs) for name, attrs in batch[::-1]}.values())[::-1]
+        names |= told
+        if node.changes > asked:
+            # Names were changed here meanwhile; these may be gone already.
+            return [(name, None, attrs.mode or 0) for name, attrs in batch]
+        if self._follow_symlinks:
+            return [self._learn_followed(node, name, attrs, at, asked) for name, attrs in batch]
+        found = self._coherence.learned_all(node, batch, at, asked)
+        return [
+            (name, child, attrs.mode or 0)
+            for (name, attrs), child in zip(batch, found, strict=True)
+        ]
+
+    def _learn_followed(
+        self, node: Node, name: bytes, attrs: Attrs, at: float, asked: int
     ) -> Entry:
         mode = attrs.mode or 0
-        if not believed:
-            # Names were changed here meanwhile; this one may be gone already.
-            return Entry(name, None, mode)
-        if self._follow_symlinks and stat.S_ISLNK(mode):
-            return Entry(name, self._nodes.add(node, name), 0)  # of the type of what it leads to
-        return Entry(name, self._coherence.learned(node, name, attrs, at, asked), mode)
+        if stat.S_ISLNK(mode):
+            return name, self._nodes.add(node, name), 0  # of the type of what it leads to
+        return name, self._coherence.learned(node, name, attrs, at, asked), mode

@@ -9,12 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from netfs.client.config import IdentityConfig
 
 if TYPE_CHECKING:
     from netfs.client.remote.api import Remote
+
+
+_MAX_SHOWN: Final = 4096
+"""Numbers remembered: more than a server has users, unless it invents them."""
 
 
 class Login(NamedTuple):
@@ -40,6 +45,20 @@ class Owner(NamedTuple):
 
     uid: int | None
     gid: int | None
+
+
+class _Shown(dict[int | None, int]):
+    """What is shown for a number of the server's, worked out once for each."""
+
+    def __init__(self, show: Callable[[int], int] | Callable[[int | None], int]) -> None:
+        self._show: Callable[[Any], int] = show
+
+    def __missing__(self, remote: int | None) -> int:
+        shown = self._show(remote)
+        if len(self) >= _MAX_SHOWN:
+            self.clear()
+        self[remote] = shown
+        return shown
 
 
 class Identity:
@@ -73,11 +92,17 @@ class Identity:
         self._gids: dict[int, int] = {}
         self._remote_uids: dict[int, int] = {}
         self._remote_gids: dict[int, int] = {}
+        # As ``uid``, ``gid`` and ``mode``, for what is asked once per file of a listing.
+        self.uids = _Shown(self.uid)
+        self.gids = _Shown(self.gid)
+        self.modes = _Shown(self.mode)
         self.set_login(login)
 
     def set_login(self, login: Login | None) -> None:
         """The server told whom it takes us for."""
         self.login = login
+        self.uids.clear()
+        self.gids.clear()
         config = self._config
         if config.idmap == "file":
             self._uids, self._gids = dict(config.uid_map), dict(config.gid_map)

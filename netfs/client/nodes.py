@@ -19,7 +19,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -55,6 +55,7 @@ class Node:
         "ino",
         "links",
         "listed_at",
+        "mode",
         "name",
         "negative",
         "nlookup",
@@ -73,6 +74,7 @@ class Node:
         self.name = name
         self.links: list[tuple[Node, bytes]] | None = None  # further names, after link(2)
         self.attrs: Attrs | None = None  # as the server said, or as one's own changes made them
+        self.mode = 0  # st_mode of attrs; 0 while unknown
         self.attrs_at = NEVER  # monotonic seconds
         self.children: dict[bytes, Node] | None = None  # directories only, None: none known
         self.negative: dict[bytes, float] | None = None  # names found missing, and when
@@ -89,14 +91,8 @@ class Node:
         return self.parent is None and self.nodeid != ROOT_ID
 
     @property
-    def mode(self) -> int:
-        """st_mode, 0 while unknown."""
-        attrs = self.attrs
-        return (attrs.mode or 0) if attrs is not None else 0
-
-    @property
     def is_dir(self) -> bool:
-        return self.nodeid == ROOT_ID or stat.S_ISDIR(self.mode)
+        return self.mode & 0o170000 == 0o040000 or self.nodeid == ROOT_ID
 
     @property
     def is_symlink(self) -> bool:
@@ -205,6 +201,9 @@ class NodeTable:
         attrs = node.attrs
         if attrs is not None and attrs.ino:
             return attrs.ino
+        parent = node.parent
+        if node.ino is None and parent is not None and parent.ino is not None:
+            node.ino = self._free_ino(parent.ino, node.name, node.nodeid)
         if node.ino is None:
             chain: list[Node] = []  # not recursion: a tree may be deeper than the stack
             at: Node | None = node
@@ -223,7 +222,7 @@ class NodeTable:
         seed = b"%d/%s" % (parent_ino, name)
         while True:
             ino = int.from_bytes(blake2b(seed, digest_size=8).digest(), "little") | 2
-            if self._moved_inos.get(ino, nodeid) == nodeid:
+            if not self._moved_inos or self._moved_inos.get(ino, nodeid) == nodeid:
                 return ino
             seed += b"'"
 
@@ -248,19 +247,18 @@ class NodeTable:
             children = parent.children = {}
         node = children.get(name)
         if node is None:
-            node = Node(self._next_id, parent, name)
-            self._next_id += 1
-            children[name] = node
-            self._by_id[node.nodeid] = node
+            nodeid = self._next_id
+            self._next_id = nodeid + 1
+            by_id = self._by_id
+            node = by_id[nodeid] = children[name] = Node(nodeid, parent, name)
             self._ring.append(node)
-            if len(self._by_id) > self._sweep_at:
+            if len(by_id) > self._sweep_at:
                 self._sweep(keep=node)
-            elif len(self._ring) > 2 * len(self._by_id) + _SLACK:
+            elif len(self._ring) > 2 * len(by_id) + _SLACK:
                 # Names that come and go far below the limit: no sweep meets the dead ones.
                 self._ring = deque([each for each in self._ring if self._is_known(each)])
-        negative = parent.negative
-        if negative is not None:
-            negative.pop(name, None)
+        if parent.negative is not None:
+            parent.negative.pop(name, None)
         return node
 
     def learn(self, parent: Node, name: bytes, attrs: Attrs, at: float, asked: int) -> Node:
@@ -270,13 +268,16 @@ class NodeTable:
         time (the kernel may keep the old one's target for ever); two names of one inode that the
         server numbers are one node.
         """
-        node = self.child(parent, name)
-        if node is not None and node.changes > asked:
-            return node
-        if node is not None and _is_other_file(node.attrs, attrs):
-            self.remove(parent, name)
-            node = None
-        if attrs.ino and attrs.nlink is not None and attrs.nlink > 1 and not _is_dir(attrs):
+        children = parent.children
+        node = children.get(name) if children is not None else None
+        if node is not None:
+            if node.changes > asked:
+                return node
+            if _is_other_file(node.attrs, attrs):
+                self.remove(parent, name)
+                node = None
+        nlink = attrs.nlink
+        if nlink is not None and nlink > 1 and attrs.ino and not _is_dir(attrs):
             twin = self._by_ino.get(attrs.ino)
             if twin is not None and twin is not node and not _is_other_file(twin.attrs, attrs):
                 self.link(twin, parent, name)
@@ -289,19 +290,50 @@ class NodeTable:
             self.set_attrs(node, attrs, at)
         return node
 
+    def learn_all(
+        self, parent: Node, told: Iterable[tuple[bytes, Attrs]], at: float, asked: int
+    ) -> list[Node]:
+        """``learn`` for each name of a part of a listing."""
+        children = parent.children
+        if children is None:
+            children = parent.children = {}
+        found = []
+        for name, attrs in told:
+            node = children.get(name)
+            if node is None:
+                nlink = attrs.nlink
+                if nlink is None or nlink <= 1 or not attrs.ino:
+                    node = self.add(parent, name)
+                    node.attrs = attrs
+                    node.mode = attrs.mode or 0
+                    node.attrs_at = at
+                else:
+                    node = self.learn(parent, name, attrs, at, asked)
+            elif node.attrs == attrs and node.changes <= asked:
+                node.attrs_at = at  # as it was
+            else:
+                node = self.learn(parent, name, attrs, at, asked)
+            found.append(node)
+        return found
+
     def set_attrs(self, node: Node, attrs: Attrs, at: float) -> None:
         """Store attributes that the server gave, asked for at *at* (monotonic seconds)."""
-        if node.attrs is not None and attrs.nlink is None and node.attrs.nlink is not None:
+        known = node.attrs
+        nlink = attrs.nlink
+        if nlink is None and known is not None and known.nlink is not None:
             # Only listings tell link counts; a plain LSTAT does not take the knowledge back.
-            attrs = attrs._replace(nlink=node.attrs.nlink)
+            nlink = known.nlink
+            attrs = Attrs(*attrs[:6], nlink, *attrs[7:])
         node.attrs = attrs
+        node.mode = attrs.mode or 0
         node.attrs_at = at
-        if attrs.ino and attrs.nlink is not None and attrs.nlink > 1 and not node.is_dir:
+        if nlink is not None and nlink > 1 and attrs.ino and not node.is_dir:
             self._by_ino[attrs.ino] = node
 
     def change_attrs(self, node: Node, attrs: Attrs) -> None:
         """Store attributes that one's own change made; their age stays what it was."""
         node.attrs = attrs
+        node.mode = attrs.mode or 0
 
     def drop_attrs(self, node: Node) -> None:
         """Believe the attributes no more (they stay visible for when the link is down)."""
@@ -318,12 +350,12 @@ class NodeTable:
         negative.pop(name, None)
         negative[name] = at
 
-    def set_listing(self, parent: Node, names: Collection[bytes], at: float) -> None:
+    def set_listing(self, parent: Node, names: Set[bytes], at: float) -> None:
         """*names* were all there were at *at*, and all of them are children already."""
         children = parent.children
         if children is None:
             children = parent.children = {}
-        elif len(children) != len(names):
+        if children.keys() != names:
             for name in children.keys() - names:
                 self.remove(parent, name)
         if len(children) == len(names):  # else some have been evicted meanwhile
@@ -425,6 +457,14 @@ class NodeTable:
             self._held += 1
         node.nlookup += 1
         node.used = True
+
+    def hold_all(self, nodes: Iterable[Node]) -> None:
+        """``hold`` each of them."""
+        for node in nodes:
+            if node.nlookup == 0:
+                self._held += 1
+            node.nlookup += 1
+            node.used = True
 
     def forget(self, nodeid: int, count: int) -> None:
         """The kernel gives *count* of its references back (also: a reply it never took)."""
@@ -542,7 +582,7 @@ class NodeTable:
 
 
 def _is_dir(attrs: Attrs) -> bool:
-    return attrs.mode is not None and stat.S_ISDIR(attrs.mode)
+    return (attrs.mode or 0) & 0o170000 == 0o040000
 
 
 def _is_other_file(known: Attrs | None, told: Attrs) -> bool:
@@ -553,6 +593,6 @@ def _is_other_file(known: Attrs | None, told: Attrs) -> bool:
         return True
     if known.mode is None or told.mode is None:
         return False
-    if stat.S_IFMT(known.mode) != stat.S_IFMT(told.mode):
+    if known.mode & 0o170000 != told.mode & 0o170000:
         return True
     return stat.S_ISLNK(told.mode) and (known.mtime, known.size) != (told.mtime, told.size)

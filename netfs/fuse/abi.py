@@ -213,6 +213,7 @@ COPY_FILE_RANGE_IN: Final = struct.Struct("=7Q")
 STATX_IN: Final = struct.Struct("=IIQII")
 
 DIRENT: Final = struct.Struct("=QQII")
+DIRENTPLUS: Final = struct.Struct("=4Q2I" + ATTR_FORMAT + "QQII")  # an ENTRY_OUT and a DIRENT
 NOTIFY_INVAL_INODE_OUT: Final = struct.Struct("=Qqq")
 NOTIFY_INVAL_ENTRY_OUT: Final = struct.Struct("=QII")
 NOTIFY_PRUNE_OUT: Final = struct.Struct("=IIQ")

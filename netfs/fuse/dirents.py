@@ -8,22 +8,21 @@ from __future__ import annotations
 from typing import Final
 
 from netfs.fuse import abi
+from netfs.fuse.replies import NOT_VALID, AttrFields, Validity
 
-NO_ENTRY: Final = bytes(abi.ENTRY_OUT.size)
-"""In a direntplus: no attributes given, nothing counted.  For '.', '..' and what is not known."""
-
-_PADDING: Final = tuple(bytes(size) for size in range(8))
+_NO_ATTR: Final[AttrFields] = (0,) * 16
 
 
 class DirentWriter:
     """The answer to READDIR.  Source: struct fuse_dirent."""
 
-    __slots__ = ("_parts", "_room")
+    __slots__ = ("_buffer", "_size", "_used")
 
     def __init__(self, size: int) -> None:
         """*size* as the request says, bytes."""
-        self._parts: list[bytes] = []
-        self._room = size
+        self._buffer = bytearray(size)  # of zeros: what pads the names
+        self._size = size
+        self._used = 0
 
     def add(self, ino: int, next_offset: int, mode: int, name: bytes) -> bool:
         """Append a record; False if it does not fit (then the answer is complete).
@@ -35,57 +34,54 @@ class DirentWriter:
             name: 1 to 1024 bytes.
         """
         length = len(name)
-        padding = -length % 8
-        size = 24 + length + padding
-        if size > self._room:
+        start = self._used + 24
+        end = start + length
+        used = end + (-length & 7)
+        if used > self._size:
             return False
-        self._room -= size
-        self._parts += (
-            abi.DIRENT.pack(ino, next_offset, length, mode >> 12 & 0xF),
-            name,
-            _PADDING[padding],
-        )
+        buffer = self._buffer
+        abi.DIRENT.pack_into(buffer, start - 24, ino, next_offset, length, mode >> 12 & 0xF)
+        buffer[start:end] = name
+        self._used = used
         return True
 
-    def body(self) -> bytes:
+    def body(self) -> memoryview:
         """All records; nothing if the directory has ended."""
-        return b"".join(self._parts)
+        return memoryview(self._buffer)[: self._used]
 
 
-class DirentPlusWriter:
+class DirentPlusWriter(DirentWriter):
     """The answer to READDIRPLUS.  Source: struct fuse_direntplus."""
 
-    __slots__ = ("_parts", "_room")
+    __slots__ = ()
 
-    def __init__(self, size: int) -> None:
-        """*size* as the request says, bytes."""
-        self._parts: list[bytes] = []
-        self._room = size
-
-    def fits(self, name: bytes) -> bool:
-        """Whether a record for *name* has room: asked before an nlookup is counted for it."""
-        return 152 + len(name) + -len(name) % 8 <= self._room
-
-    def add(self, entry: bytes, ino: int, next_offset: int, mode: int, name: bytes) -> bool:
+    def add(
+        self,
+        ino: int,
+        next_offset: int,
+        mode: int,
+        name: bytes,
+        nodeid: int = 0,
+        valid: Validity = NOT_VALID,
+        attr: AttrFields = _NO_ATTR,
+    ) -> bool:
         """Append a record; False if it does not fit.  See ``DirentWriter.add``.
 
         Args:
-            entry: ``replies.entry(...)``, which counts one nlookup, or NO_ENTRY.
+            nodeid: counts one nlookup of it; 0: no attributes are given and nothing is counted,
+                as for '.', '..' and what is not known.
         """
         length = len(name)
-        padding = -length % 8
-        size = 152 + length + padding
-        if size > self._room:
+        start = self._used + 152
+        end = start + length
+        used = end + (-length & 7)
+        if used > self._size:
             return False
-        self._room -= size
-        self._parts += (
-            entry,
-            abi.DIRENT.pack(ino, next_offset, length, mode >> 12 & 0xF),
-            name,
-            _PADDING[padding],
-        )
+        buffer = self._buffer
+        abi.DIRENTPLUS.pack_into(
+            buffer, start - 152, nodeid, 0, *valid, *attr,
+            ino, next_offset, length, mode >> 12 & 0xF,
+        )  # fmt: skip
+        buffer[start:end] = name
+        self._used = used
         return True
-
-    def body(self) -> bytes:
-        """All records; nothing if the directory has ended."""
-        return b"".join(self._parts)

@@ -57,8 +57,11 @@ class ToyFs:
         self.nodes[node.nodeid] = node
         return node
 
-    def entry(self, node: ToyNode) -> bytes:
+    def count(self, node: ToyNode) -> None:
         self.nlookup[node.nodeid] = self.nlookup.get(node.nodeid, 0) + 1
+
+    def entry(self, node: ToyNode) -> bytes:
+        self.count(node)
         return replies.entry(node.nodeid, 0, self.valid_s, self.valid_s, node.attr())
 
     async def hang(self, what: str, request: requests.Request) -> Reply:
@@ -186,9 +189,12 @@ def readdirplus(fs: ToyFs, request: requests.ReadDirPlus) -> Result:
     for offset, (name, child) in enumerate(node.children.items(), 1):
         if offset <= request.offset:
             continue
-        if not writer.fits(name):
+        valid = replies.validity(fs.valid_s, fs.valid_s)
+        if not writer.add(
+            child.nodeid, offset, child.mode, name, child.nodeid, valid, child.attr()
+        ):
             break
-        writer.add(fs.entry(child), child.nodeid, offset, child.mode, name)
+        fs.count(child)
     return Reply((writer.body(),))
 
 

@@ -11,11 +11,10 @@ import errno
 import stat
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any, Final
 
 from netfs.client import convert
-from netfs.client.directories import DirectoryTable, OpenDirectory
+from netfs.client.directories import DirectoryTable, Entry, OpenDirectory
 from netfs.client.nodes import NEVER, Node, NodeTable
 from netfs.client.operations.context import Context
 from netfs.client.operations.metadata import ROOT_WAIT_S, SILENT_S
@@ -31,6 +30,9 @@ _UNKNOWN_INO: Final = 0xFFFFFFFF
 """d_ino of a name about which nothing else is known; 0 would mean "no entry" (FUSE_UNKNOWN_INO)."""
 
 _DOTS: Final = frozenset((b".", b".."))
+
+_SLICE: Final = 512
+"""Entries copied at a time: about what an answer holds."""
 
 _Pack = Callable[[Context, OpenDirectory, requests.ReadDir], Reply]
 
@@ -135,8 +137,8 @@ async def _wait(
 # --- which entries -------------------------------------------------------------------------------
 
 
-def _from(directory: OpenDirectory, position: int) -> Iterator[tuple[bytes, Node | None, int]]:
-    """The names from *position* on, as they are by now: (name, node, mode).
+def _from(directory: OpenDirectory, position: int) -> Iterator[Entry]:
+    """The names from *position* on, as they are by now.
 
     What was removed since the snapshot has an empty name; what took its place is shown.
     """
@@ -145,14 +147,17 @@ def _from(directory: OpenDirectory, position: int) -> Iterator[tuple[bytes, Node
         yield b".", here, stat.S_IFDIR
     if position <= 1:
         yield b"..", here.parent or here, stat.S_IFDIR
-    for name, node, mode in islice(directory.entries, max(0, position - 2), None):
-        child = here.children.get(name) if here.children is not None else None
-        if child is not None:
-            yield name, child, child.mode or mode
-        elif node is None or (node.parent is here and node.name == name):
-            yield name, None, mode  # only its name is known, or the rest was evicted
-        else:
-            yield b"", None, 0
+    children = here.children or {}  # stays the same while one answer is made
+    entries = directory.entries
+    for first in range(max(0, position - 2), len(entries), _SLICE):
+        for name, node, mode in entries[first : first + _SLICE]:
+            child = children.get(name)
+            if child is not None:
+                yield name, child, child.mode or mode
+            elif node is None or (node.parent is here and node.name == name):
+                yield name, None, mode  # only its name is known, or the rest was evicted
+            else:
+                yield b"", None, 0
 
 
 # --- packing -------------------------------------------------------------------------------------
@@ -175,30 +180,58 @@ def _pack(ctx: Context, directory: OpenDirectory, request: requests.ReadDir) -> 
 def _pack_plus(ctx: Context, directory: OpenDirectory, request: requests.ReadDir) -> Reply:
     writer = dirents.DirentPlusWriter(request.size)
     nodes = ctx.nodes
-    now = ctx.clock()
     position = request.offset
-    held: list[int] = []
+    held: list[Node] = []
+    believed = _Believed(ctx)
     for name, child, mode in _from(directory, position):
         position += 1
         if not name:
             continue
-        if not writer.fits(name):
+        if child is None or child.attrs is None or name in _DOTS:
+            ino = nodes.ino(child) if child is not None else _UNKNOWN_INO
+            if not writer.add(ino, position, mode, name):
+                break
+            continue
+        try:
+            attr = convert.attr(ctx, child)
+        except OSError:
+            # An owner that idmap=file does not map: the name shows, a stat will fail.
+            if not writer.add(nodes.ino(child), position, mode, name):
+                break
+            continue
+        if not writer.add(attr[0], position, mode, name, child.nodeid, believed.of(child), attr):
             break
-        ino = nodes.ino(child) if child is not None else _UNKNOWN_INO
-        entry = dirents.NO_ENTRY
-        if child is not None and child.attrs is not None and name not in _DOTS:
-            try:
-                entry = convert.entry(ctx, child, now)
-            except OSError:
-                pass  # an owner that idmap=file does not map: the name shows, a stat will fail
-            else:
-                nodes.hold(child)
-                held.append(child.nodeid)
-        writer.add(entry, ino, position, mode, name)
+        held.append(child)
+    nodes.hold_all(held)
     ctx.coherence.trim()
     return Reply((writer.body(),), partial(_let_go, nodes, held))
 
 
-def _let_go(nodes: NodeTable, held: list[int]) -> None:
-    for nodeid in held:
-        nodes.forget(nodeid, 1)
+class _Believed:
+    """How long the names and attributes of one directory's entries may be kept."""
+
+    __slots__ = ("_at", "_coherence", "_now", "_same")
+
+    def __init__(self, ctx: Context) -> None:
+        self._coherence = ctx.coherence
+        self._now = ctx.clock()
+        self._at: float | None = None
+        self._same = replies.NOT_VALID
+
+    def of(self, node: Node) -> replies.Validity:
+        attrs = node.attrs
+        assert attrs is not None
+        if node.attrs_at == self._at and attrs.nlink == 1:
+            return self._same  # as the one before: most of a listing was told at one time
+        valid = replies.validity(
+            self._coherence.kernel_entry_s(node, self._now),
+            self._coherence.kernel_attr_s(node, self._now),
+        )
+        if attrs.nlink == 1:
+            self._at, self._same = node.attrs_at, valid
+        return valid
+
+
+def _let_go(nodes: NodeTable, held: list[Node]) -> None:
+    for node in held:
+        nodes.forget(node.nodeid, 1)

@@ -83,7 +83,7 @@ async def _statx(ctx: Context, node: Node) -> Reply:
 
 def _statx_reply(ctx: Context, node: Node) -> Reply:
     valid_s = ctx.coherence.kernel_attr_s(node, ctx.clock())
-    return Reply((replies.statx(valid_s, convert.attr(ctx, node)),))
+    return Reply((replies.statx(valid_s, replies.Attr(*convert.attr(ctx, node))),))
 
 
 async def refresh(ctx: Context, node: Node, *, only_new: bool = False) -> None:

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from netfs.client import convert
+from netfs.fuse.replies import Attr
 from netfs.sftp.attrs import Attrs
 from tests.fakes.context import mounted
 from tests.fakes.remote import FakeRemote
@@ -51,11 +52,11 @@ async def test_each_field_is_shown(attrs, field, shown):
     async with mounted(remote) as mount:
         nodes = mount.ctx.nodes
         node = nodes.learn(nodes.root, b"x", attrs, 0.0, nodes.stamp)
-        assert getattr(convert.attr(mount.ctx, node), field) == shown
+        assert getattr(Attr(*convert.attr(mount.ctx, node)), field) == shown
 
 
 async def test_the_root_without_a_type_is_a_directory():
     async with mounted(FakeRemote()) as mount:
         root = mount.ctx.nodes.root
         mount.ctx.nodes.set_attrs(root, BARE._replace(mode=0o755), 0.0)
-        assert stat.S_ISDIR(convert.attr(mount.ctx, root).mode)
+        assert stat.S_ISDIR(Attr(*convert.attr(mount.ctx, root)).mode)

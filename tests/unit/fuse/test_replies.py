@@ -84,8 +84,8 @@ def test_dirents_are_padded_to_eight_bytes() -> None:
 def test_direntplus_has_an_entry_before_each() -> None:
     writer = dirents.DirentPlusWriter(4096)
     entry = replies.entry(7, 0, 1, 1, ATTR)
-    assert writer.add(dirents.NO_ENTRY, 1, 1, 0o040755, b".")
-    assert writer.add(entry, 5, 2, 0o120777, b"a")
+    assert writer.add(1, 1, 0o040755, b".")
+    assert writer.add(5, 2, 0o120777, b"a", 7, replies.validity(1, 1), ATTR)
     assert writer.body() == (
         bytes(128) + struct.pack("<QQII", 1, 1, 1, 4) + b"." + bytes(7)
         + entry + struct.pack("<QQII", 5, 2, 1, 10) + b"a" + bytes(7)
@@ -104,8 +104,7 @@ def test_records_fill_the_size_and_none_is_cut(names: list[bytes], size: int) ->
         assert plain.add(number, number + 1, 0o100644, name) == fits
         plain_used += need if fits else 0
         fits = plus_used + need + 128 <= size
-        assert plus.fits(name) == fits
-        assert plus.add(dirents.NO_ENTRY, number, number + 1, 0o100644, name) == fits
+        assert plus.add(number, number + 1, 0o100644, name) == fits
         plus_used += need + 128 if fits else 0
     assert len(plain.body()) == plain_used <= size
     assert len(plus.body()) == plus_used <= size
@@ -139,6 +138,7 @@ def test_notifications() -> None:
         (abi.RELEASE_IN, 24), (abi.FSYNC_IN, 16), (abi.FLUSH_IN, 24), (abi.INIT_IN, 16),
         (abi.INIT_IN_EXT, 64), (abi.ACCESS_IN, 8), (abi.INTERRUPT_IN, 8), (abi.FALLOCATE_IN, 32),
         (abi.LSEEK_IN, 24), (abi.COPY_FILE_RANGE_IN, 56), (abi.STATX_IN, 24), (abi.DIRENT, 24),
+        (abi.DIRENTPLUS, 152),
         (abi.NOTIFY_INVAL_INODE_OUT, 24), (abi.NOTIFY_INVAL_ENTRY_OUT, 16),
         (abi.NOTIFY_PRUNE_OUT, 16),
     ],
