@@ -93,6 +93,7 @@ def assemble(
         coherence=coherence,
         directories=directories,
         files=files,
+        round_trip_s=lambda: session.links.round_trip.shortest_s,
         clock=clock,
         spawn=spawn,
     )

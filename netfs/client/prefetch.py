@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client.directories import DirectoryTable, Listing
 from netfs.client.nodes import Node, NodeTable
-from netfs.client.tree import Statistics, TreePlanner
+from netfs.client.tree import MAX_ENTRIES_AHEAD, Statistics, TreePlanner
+from netfs.client.walk import Known
 
 if TYPE_CHECKING:
     from netfs.client.coherence import Coherence
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from netfs.client.remote.api import Remote
 
 log = logging.getLogger(__name__)
-
-MAX_ENTRIES_AHEAD: Final = 4096
-"""A larger directory is not listed ahead to its end, nor listed to open some of its files."""
-
 
 WAIT_ENTRIES: Final = 512
 """Who wants one name of a directory that is being listed waits for so many, some READDIRs; in a
@@ -45,6 +42,7 @@ class TreeReadAhead:
         coherence: Coherence,
         directories: DirectoryTable,
         files: FileTable,
+        round_trip_s: Callable[[], float],
         clock: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
@@ -57,12 +55,15 @@ class TreeReadAhead:
         self._spawn = spawn
         self._cto_window_s = config.cto_window_s
         self._enabled = config.enabled and config.tree_read_ahead
-        self._planner = TreePlanner(
+        self._is_logged = log.isEnabledFor(logging.DEBUG)
+        known = Known(
             is_listed=self._is_listed,
             is_fresh=self._is_fresh,
             is_cached=_is_cached,
             ino=nodes.ino,
+            fresh_s=config.cto_window_s,
         )
+        self._planner = TreePlanner(known, round_trip_s=round_trip_s)
         directories.on_listed = self._listed
 
     # --- what happens ----------------------------------------------------------------------------
@@ -70,12 +71,16 @@ class TreeReadAhead:
     def looked_up(self, directory: Node, *, asked: bool) -> None:
         """A name of *directory* is looked up; *asked*: the server has to be asked for it."""
         if self._enabled:
+            if self._is_logged:
+                self._log("looks up in", directory)
             with self._optional():
                 if self._planner.looked_up(directory, self._clock(), asked=asked):
                     self._act()
 
     def opened_directory(self, directory: Node) -> None:
         if self._enabled:
+            if self._is_logged:
+                self._log("lists", directory)
             with self._optional():
                 self._planner.entered(directory, self._clock())
                 self._act()
@@ -83,13 +88,25 @@ class TreeReadAhead:
     def opened(self, node: Node) -> None:
         """A file is opened."""
         if self._enabled:
+            if self._is_logged:
+                self._log("opens", node)
             with self._optional():
                 self._planner.opened(node, self._clock())
                 self._act()
 
     def read_link(self, node: Node) -> None:
         if self._enabled:
-            self._planner.read_link(node, self._clock())
+            if self._is_logged:
+                self._log("reads link", node)
+            with self._optional():
+                for link in self._planner.read_link(node, self._clock()):
+                    self._spawn(self._read_link(link))
+
+    def _log(self, what: str, node: Node) -> None:
+        """Accesses as the planner is told of them: ``tests/harness/traces.py`` makes traces of
+        these lines."""
+        path = None if node.removed else self._nodes.local_path(node)
+        log.debug("%s %r", what, path)
 
     # --- what is under way -----------------------------------------------------------------------
 
@@ -115,8 +132,8 @@ class TreeReadAhead:
         """Before *node* is opened with old attributes: in a scan, its whole directory is looked at
         at once.  Returns soon if there is no such scan; the attributes tell what came of it."""
         parent = node.parent
-        if not self._enabled or parent is None or self._is_fresh(node):
-            return
+        if not self._enabled or parent is None or self._is_fresh(node) or not _is_cached(node):
+            return  # opening what must be fetched tells the attributes, too
         if not self._planner.is_scanned(parent):
             return
         if parent.children is None or len(parent.children) > MAX_ENTRIES_AHEAD:
@@ -141,27 +158,34 @@ class TreeReadAhead:
     def _act(self) -> None:
         if not self._coherence.is_up:
             return
-        plan = self._planner.take(self._clock())
+        plan, wanted = self._planner.take(self._clock())
         for directory in plan.directories:
-            if directory.removed:
-                self._planner.not_listed(directory)
-                continue
-            listing = self._directories.fetch(directory)
-            listing.users += 1
-            self._spawn(self._follow(directory, listing))
+            self._list(directory, MAX_ENTRIES_AHEAD)
+        for directory, limit in wanted:
+            self._list(directory, limit)
         if plan.files:
             self._spawn(self._files.prefetch(plan.files))
 
-    async def _follow(self, directory: Node, listing: Listing) -> None:
-        """Keep a listing going while it is not larger than what is worth a guess."""
+    def _list(self, directory: Node, limit: int) -> None:
+        if directory.removed:
+            self._planner.not_listed(directory, 0)
+            return
+        listing = self._directories.fetch(directory)
+        listing.users += 1
+        self._spawn(self._follow(directory, listing, limit))
+
+    async def _follow(self, directory: Node, listing: Listing, limit: int) -> None:
+        """Keep a listing going up to *limit* entries: then it ends, and its handle is closed, if
+        nobody else wants it."""
         try:
-            await listing.wait_entries(MAX_ENTRIES_AHEAD)
+            await listing.wait_entries(limit)
         except OSError as exc:
             # Only a guess: who really lists it gets the server's answer.
             log.debug("listing ahead: %s", exc)
-            self._planner.not_listed(directory)
         finally:
             listing.users -= 1
+        if not listing.done:
+            self._planner.not_listed(directory, len(listing.entries))
 
     def _listed(self, directory: Node) -> None:
         """Called when a listing is complete."""
@@ -183,12 +207,8 @@ class TreeReadAhead:
         if link.changes <= asked:
             link.target = target
 
-    def _is_listed(self, directory: Node, fresh: bool) -> bool:
-        now = self._clock()
-        if fresh:
-            # Half the window is left for the files to be opened in.
-            return now - directory.listed_at <= self._cto_window_s / 2
-        return self._coherence.listing_left(directory, now) > 0
+    def _is_listed(self, directory: Node) -> bool:
+        return self._coherence.listing_left(directory, self._clock()) > 0
 
     def _is_fresh(self, node: Node) -> bool:
         return self._clock() - node.attrs_at <= self._cto_window_s

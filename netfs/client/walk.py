@@ -1,19 +1,43 @@
-"""The state of one walk through a tree, for the planner of tree read-ahead.
+"""What the planner of tree read-ahead says about a walk: orders, places, what is asked for ahead.
 
 What it means and what is done about it is in ``tree.py``.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from enum import Enum
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from netfs.client.nodes import Node
 
 Key = tuple[int, ...]
 Files = Iterator[tuple[Key, Node]]
+
+SMALL_FILE: Final = 256 * 1024
+"""bytes: fits into one READ; larger files have read-ahead of their own."""
+
+_DIGITS: Final = re.compile(rb"(\d+)")
+
+
+class Known(NamedTuple):
+    """What the caches hold, as the planner asks about it."""
+
+    is_listed: Callable[[Node], bool]
+    """Whether a directory's names are known well enough."""
+    is_fresh: Callable[[Node], bool]
+    """Whether a file's attributes are young enough to open it without asking."""
+    is_cached: Callable[[Node], bool]
+    """Whether a file's content is held already."""
+    ino: Callable[[Node], int]
+    """st_ino; cp reads directories in its order."""
+    fresh_s: float
+    """How long attributes are fresh; 0: never."""
 
 
 class Item(NamedTuple):
@@ -65,7 +89,7 @@ class Ahead:
             found.append(nodeid)
         return found
 
-    def left(self, visited: set[int], path: set[int]) -> list[int]:
+    def left(self, visited: Container[int], path: set[int]) -> list[int]:
         """Those in directories that were visited and are not on the *path* any more."""
         return [
             nodeid
@@ -85,34 +109,56 @@ class Order(Enum):
     LISTED = "as listed"  # find, grep, tar
     INODE = "by inode number"  # cp
     NAME = "by name"  # git, rsync, ls, a shell's globs
+    NUMBER = "by name, numbers by value"  # ls -v, what counts its files
+    BACKWARDS = "as listed, from the end"
 
 
-class Run:
-    """One walk, see the module."""
+class Habit(NamedTuple):
+    """How a program goes through a directory."""
 
-    def __init__(self, root: Node, now: float, dir_window: int, file_window: int) -> None:
-        self.root = root
-        self.last_at = now
-        self.scanning = False  # files are opened, not only looked at
-        self.opened_at = now  # when one was opened last
-        self.futile: dict[int, float] = {}  # nodeid -> when a listing of it did not serve
-        self.reads_links = False
-        self.by_lookup = False  # names are looked up without listing (git status)
-        self.skips_hidden = False  # began so, and has listed no hidden directory (.git) since
-        self.dir_window = dir_window
-        self.file_window = file_window
-        self.dirs: list[tuple[Key, int, Node]] = []  # heap: to be listed
-        self.files: list[tuple[Key, int, Node, Files]] = []  # heap: to be fetched, and what next
-        self.keys: dict[int, Key] = {root.nodeid: ()}
-        self.visited: set[int] = set()
-        self.expanded: set[int] = set()
-        self.ahead_dirs = Ahead()
-        self.ahead_files = Ahead()
-        self.suffixes: dict[bytes, int] = {}  # opened minus left behind
-        self.places: list[Node] = []  # where accesses are: several, if programs walk together
-        self.order = Order.LISTED
-        self.hits = 0
-        self.unused = 0
+    order: Order = Order.LISTED
+    files_first: bool = False  # and then what is below (rsync, os.walk)
+
+
+def ordered(habit: Habit, directory: Node, ino: Callable[[Node], int]) -> list[Node]:
+    """The children of *directory* as they are taken."""
+    children = list((directory.children or {}).values())
+    match habit.order:
+        case Order.LISTED:
+            pass
+        case Order.INODE:
+            children.sort(key=ino)
+        case Order.NAME:
+            children.sort(key=_name)
+        case Order.NUMBER:
+            children.sort(key=_numbers)
+        case Order.BACKWARDS:
+            children.reverse()
+    if habit.files_first:
+        children.sort(key=_is_dir)
+    return children
+
+
+def notice_habit(
+    likely: Habit,
+    directory: Node,
+    taken: list[Node],
+    *,
+    visited: Container[int],
+    ino: Callable[[Node], int],
+) -> Habit | None:
+    """How *taken*, files, were taken from *directory* after *visited* directories: of what fits,
+    that which leaves out the least between them; *likely* if it is among those."""
+    found: list[tuple[int, Habit]] = []
+    wanted = {node.nodeid for node in taken}
+    for habit in (likely, *(Habit(order, first) for order in Order for first in (False, True))):
+        children = ordered(habit, directory, ino)
+        if [node for node in children if node.nodeid in wanted] != taken:
+            continue
+        between = children[children.index(taken[0]) : children.index(taken[-1])]
+        left_out = sum(1 for node in between if not (node.is_dir and node.nodeid in visited))
+        found.append((left_out, habit))
+    return min(found, key=itemgetter(0))[1] if found else None
 
 
 def upwards_from(node: Node) -> Iterator[Node]:
@@ -121,3 +167,41 @@ def upwards_from(node: Node) -> Iterator[Node]:
     while at is not None:
         yield at
         at = at.parent
+
+
+def is_hidden(directory: Node, root: Node | None = None) -> bool:
+    """Whether a name that begins with a dot leads from *root* (the mount's) to *directory*."""
+    for each in upwards_from(directory):
+        if each is root:
+            return False
+        if each.name.startswith(b"."):
+            return True
+    return False
+
+
+def is_small_file(node: Node) -> bool:
+    attrs = node.attrs
+    return (
+        attrs is not None
+        and attrs.size is not None
+        and 0 < attrs.size <= SMALL_FILE
+        and stat.S_ISREG(attrs.mode or 0)
+    )
+
+
+def suffix_of(node: Node) -> bytes:
+    return os.path.splitext(node.name)[1]
+
+
+def _is_dir(node: Node) -> bool:
+    return node.is_dir
+
+
+def _name(node: Node) -> bytes:
+    return node.name
+
+
+def _numbers(node: Node) -> list[Any]:
+    parts: list[Any] = _DIGITS.split(node.name)  # texts and numbers in turn: they compare
+    parts[1::2] = map(int, parts[1::2])
+    return parts

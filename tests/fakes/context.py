@@ -217,6 +217,7 @@ async def mounted(
         coherence=coherence,
         directories=directories_,
         files=files,  # type: ignore[arg-type]  # only what these handlers use of it
+        round_trip_s=lambda: 0.02,
         clock=clock,
         spawn=spawn,
     )

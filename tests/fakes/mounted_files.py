@@ -111,6 +111,7 @@ class Rig:
                 coherence=coherence,
                 directories=directories,
                 files=self.files,
+                round_trip_s=lambda: 0.02,
                 clock=self.clock,
                 spawn=self._spawn,
             ),

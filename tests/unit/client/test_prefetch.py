@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from netfs.client.config import CacheConfig
+from netfs.sftp.attrs import Attrs
 from tests.fakes.context import make_config, mounted
 from tests.fakes.remote import FakeRemote
 
@@ -21,6 +22,18 @@ def remote() -> FakeRemote:
         for file in range(4):
             remote.put(b"/d%d/file%d" % (number, file), b"abc")
     return remote
+
+
+class Content:
+    """All of a file's, as far as tree read-ahead looks at it."""
+
+    is_complete = True
+
+    def told(self, attrs: Attrs) -> None:
+        pass
+
+    def overlay(self, attrs: Attrs) -> Attrs:
+        return attrs
 
 
 async def listing(mount, nodeid: int) -> dict[bytes, int]:
@@ -76,8 +89,10 @@ async def test_in_a_scan_old_attributes_are_renewed_by_one_listing(remote):
     async with mounted(remote) as mount:
         directories = await listing(mount, ROOT)
         files = await listing(mount, directories[b"d0"])
+        for nodeid in files.values():
+            mount.node(nodeid).data = Content()
         mount.clock.advance(5)
-        for name in (b"file0", b"file1", b"file2"):
+        for name in (b"file0", b"file1", b"file2", b"file3"):
             mount.ctx.tree.opened(mount.node(files[name]))
         remote.calls.clear()
         await mount.ctx.tree.revalidate(mount.node(files[b"file3"]))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from netfs.client.nodes import Node
-from netfs.client.tree import FIRST_DIRS, MAX_BYTES, MAX_DIRS, MAX_FILES, SMALL_FILE
+from netfs.client.run import FIRST_DIRS, MAX_BYTES, MAX_DIRS, MAX_FILES
+from netfs.client.walk import SMALL_FILE
 from tests.unit.client.walks import (
     RTT_S,
     Tree,
@@ -180,12 +181,12 @@ def test_a_walk_that_leaves_half_of_it_unused_is_followed_less():
 
 
 def test_what_a_very_long_walk_leaves_behind_is_forgotten(monkeypatch):
-    monkeypatch.setattr("netfs.client.tree._MAX_PENDING", 200)
+    monkeypatch.setattr("netfs.client.tree.MAX_PENDING", 200)
     tree: Tree = {f"d{number}": {f"e{inner}": {} for inner in range(10)} for number in range(60)}
     world = World(tree)
     find(world, world.nodes.root)
     (run,) = world.planner._runs
-    assert len(run.keys) < 500
+    assert len(run.route.keys) < 500
     assert world.count("list") == 661
 
 

@@ -1,0 +1,67 @@
+"""Tree read-ahead on recorded programs: what they still wait for, and what was fetched in vain.
+
+Each program was recorded on the benchmark's trees (800 files in 80 directories, 12 levels) at 20 ms;
+one thing after the other, two round trips each, they wait for 160 to 2,000 round trips.  A chain of
+twelve listings alone is 25.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness.traces import PROGRAMS
+from tests.unit.client.traces import PLACE, Figures, replayed
+
+BOUNDS = {
+    # program: round trips waited for, listings, files fetched
+    "find": (27, 80, 0),
+    "du": (27, 80, 0),
+    "ls-R": (28, 80, 0),
+    "grep": (24, 200, 800),  # twice, with a pause: the second time every directory is looked at
+    "cp": (24, 84, 800),
+    "tar": (22, 84, 800),
+    "index": (22, 84, 800),
+    "rsync": (42, 84, 800),
+    "git-status": (68, 176, 815),  # twice; most is for the files of .git, each after the other
+    "rm": (20, 84, 0),
+    "import": (20, 4, 301),
+    "make": (60, 4, 40),
+    "grep-cp": (24, 200, 800),
+    "cp-grep": (30, 240, 800),
+    "find-grep": (42, 200, 800),
+}
+"""What is reached now, and some room: whoever changes a rule sees what it costs."""
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_program_waits_for_little(name):
+    figures = replayed(name)
+    trips, listings, files = BOUNDS[name]
+    assert figures.trips <= trips
+    assert figures.listings <= listings
+    assert figures.files <= files
+    assert figures.waste <= 0.2
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_little_is_fetched_in_vain_over_a_long_line(name):
+    assert replayed(name, rtt_s=0.1).waste <= 0.2
+
+
+@pytest.mark.parametrize("name", ["ls", "ls-l"])
+def test_a_single_ls_has_nothing_fetched(name):
+    figures = replayed(name)
+    assert figures == Figures(
+        trips=3.0,
+        waits=2,
+        listings=1,
+        lookups=1,
+        files=0,
+        bytes=figures.bytes,
+        unused=0,
+    )
+
+
+def test_every_program_is_there():
+    recorded = {path.name.removesuffix(".gz") for path in PLACE.glob("*.gz")} - {"tree.json"}
+    assert recorded == set(PROGRAMS) == BOUNDS.keys() | {"ls", "ls-l"}
