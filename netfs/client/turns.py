@@ -74,6 +74,10 @@ class Awaited(asyncio.Future[_T]):
             waker(self)
 
 
+_running: list[Operation[Any]] = []
+"""Those that run now, each within the one before: asking asyncio would cost more than they do."""
+
+
 class Operation(Generic[_T]):
     """Drives a coroutine as a task would, beginning at once: see ``step``.
 
@@ -131,15 +135,19 @@ class Operation(Generic[_T]):
         """Run it up to its next wait, or its end: to begin it, and when its wait is over."""
         self._waits_for = None
         loop = self._loop
-        outer: asyncio.Task[Any] | None = None
+        outer: Any = None
+        if _running:  # an operation begins another one, or its answer makes another one go on
+            outer = _running[-1]
+            _leave_task(loop, outer)
         try:
             _enter_task(loop, self)  # type: ignore[arg-type]
         except RuntimeError:
-            # There is one: the answer comes from within this process.
+            # There is a task: the answer comes from within this process.
             outer = asyncio.current_task(loop)
             assert outer is not None
             _leave_task(loop, outer)
             _enter_task(loop, self)  # type: ignore[arg-type]
+        _running.append(self)
         future: asyncio.Future[Any] | None = None
         value: _T | None = None
         error: BaseException | None = None
@@ -156,6 +164,7 @@ class Operation(Generic[_T]):
             self.done = True
             error = exc
         finally:
+            _running.pop()
             _leave_task(loop, self)  # type: ignore[arg-type]
             if outer is not None:
                 _enter_task(loop, outer)

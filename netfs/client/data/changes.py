@@ -75,12 +75,12 @@ class Changes:
     def write(self, offset: int, data: Buffer) -> None:
         """Queue bytes."""
         pool = self._pool
-        self.queue.write(offset, data)
+        is_whole = self.queue.write(offset, data)
         self.overlay.wrote(pool.wall_clock())
-        if self.queue.unsent < pool.get_write_chunk() and not self._force:
-            pool.linger(self)  # nothing leaves that could not leave before it came
-        else:
+        if is_whole or self._force:
             self.pump()
+        else:
+            pool.linger(self)  # nothing leaves that could not leave before it came
 
     def set_attrs(self, attrs: Attrs, done: asyncio.Future[None] | None) -> None:
         """Queue a SETSTAT behind the writes; *done* gets its outcome, else it is the file's."""
@@ -98,43 +98,49 @@ class Changes:
 
         Raises: OSError(ETIMEDOUT and the like) when the link does not carry it; it stays queued.
         """
-        if self.is_busy:
-            await self._reached()
-
-    async def flush(self) -> None:
-        """``drain``, and have the server say in the same burst what became of the file."""
-        if self.is_busy:
-            self.pump(force=True)
-            self.refresh_soon()
-            await self._reached()
-        self.refresh_soon()
-
-    async def _reached(self) -> None:
-        reached: Awaited[None] = Awaited()
-        self.queue.mark(reached)
-        self._waiters.add(reached)
-        self.pump()
+        if not self.is_busy:
+            return
+        reached = self._mark()
         try:
             await reached
         finally:
             self._waiters.discard(reached)
 
+    async def flush(self) -> None:
+        """``drain``, and have the server say in the same burst what became of the file."""
+        if self.is_busy:
+            reached = self._mark()
+            self.refresh_soon()
+            try:
+                await reached
+            finally:
+                self._waiters.discard(reached)
+        if not self._is_asking:
+            self.refresh_soon()
+
+    def _mark(self) -> Awaited[None]:
+        """What is done when the server has all that was changed before."""
+        reached: Awaited[None] = Awaited()
+        self.queue.mark(reached)  # which forces out what waits before it
+        self._waiters.add(reached)
+        self.pump()
+        return reached
+
     # --- asking what became of it ----------------------------------------------------------------
 
     def refresh_soon(self) -> None:
         """Ask for the attributes after own changes, if all of those are on their way."""
-        handle = self._askable()
-        if handle is not None:
-            self._pool.run(self._refresh(handle))
-
-    def _askable(self) -> RemoteHandle | None:
+        owner = self._owner
         if (
-            self.queue.unsent
+            owner.extents.unsent
             or self._is_asking
             or self._late  # it would be answered before what is sent again
+            or owner.own is not self
         ):
-            return None
-        return self._owner.handles.any
+            return
+        handle = owner.handles.any
+        if handle is not None:
+            self._pool.run(self._refresh(handle))
 
     async def _refresh(self, handle: RemoteHandle) -> None:
         self._is_asking = True
@@ -161,23 +167,19 @@ class Changes:
         self._word = None
         seq, attrs, at = word
         owner = self._owner
-        if seq == owner.changes and owner.is_local:
+        if seq == owner.changes and owner.own is self:
             pool = self._pool
             pool.coherence.store(owner.node, attrs, at, pool.nodes.stamp)
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def pump(self, most: int = 0, *, force: bool = False) -> None:
-        """Start sending what may leave, at most *most* changes (0: as many as the window takes).
-
-        *force*: a small rest too.
-        """
+    def pump(self, most: int = 0) -> None:
+        """Start sending what may leave, at most *most* changes (0: as many as the window takes)."""
         if self._is_pumping:
             return  # the loop below goes on
         pool = self._pool
         upload = pool.upload
         queue = self.queue
-        force = force or self._force
         count = 0
         self._is_pumping = True
         try:
@@ -186,7 +188,7 @@ class Changes:
                     return  # ``_carry`` pumps again
                 if most and count == most:
                     break
-                change = queue.next(force=force)
+                change = queue.next(force=self._force)
                 if change is None:
                     self._rest()
                     return
@@ -206,22 +208,30 @@ class Changes:
 
     def _rest(self) -> None:
         """Nothing more may leave now."""
-        if self.queue.unsent:
+        if self._owner.extents.unsent:
             if not self._force:
                 self._pool.linger(self)
             return
         self._force = False
         self._pool.linger_no_more(self)
-        self.settle()
+        if not self.queue.flights:
+            self.settle()
 
     async def _carry(self, change: Flight | Setting) -> None:
         pool = self._pool
+        handles = self._owner.handles
         refusal: OSError | None = None
         is_late = False
         try:
             while True:
                 try:
-                    await self._send(change)
+                    if isinstance(change, Flight):
+                        writer = handles.writer
+                        if writer is None:
+                            writer = await handles.get(api.WRITE)
+                        await pool.remote.write(writer, change.start, change.parts)
+                    else:
+                        await handles.set_attrs(change.attrs)
                 except OSError as exc:
                     if exc.errno in LINK_ERRORS:
                         if not is_late:
@@ -247,22 +257,13 @@ class Changes:
                 change.done.set_exception(refusal)
             else:
                 change.done.set_result(None)
-        if queue.is_busy:
+        if queue.items:
             pool.queue_sender(self)
         pool.pump_next()
-        self.settle()
+        if not queue.flights:
+            self.settle()
         if queue.woken:
             queue.wake()
-
-    async def _send(self, change: Flight | Setting) -> None:
-        handles = self._owner.handles
-        if isinstance(change, Flight):
-            handle = handles.writer
-            if handle is None:
-                handle = await handles.get(api.WRITE)
-            await self._pool.remote.write(handle, change.start, change.parts)
-        else:
-            await handles.set_attrs(change.attrs)
 
     def _keeps_own(self) -> bool:
         """Whether what was written stays in memory: not if it would push out everybody else's."""
@@ -279,7 +280,7 @@ class Changes:
 
     def settle(self) -> None:
         """See whether the server has all changes by now, or refused them."""
-        if not self.is_busy or self.queue.is_busy:
+        if not self.is_busy or self.queue.flights or self.queue.items:
             return
         self.is_busy = False
         pool = self._pool
@@ -293,7 +294,8 @@ class Changes:
         nodes.drop_attrs(node)
         nodes.end_change(node)
         pool.coherence.wrote(node)
-        self._take_word()
+        if self._word is not None:
+            self._take_word()
         owner.handles.close_unneeded(is_busy=False)
         owner.ended()
 

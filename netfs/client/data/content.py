@@ -48,9 +48,9 @@ class FileData:
     """See the module.  ``size`` is in bytes and local while ``is_local``."""
 
     __slots__ = (
-        "_fetcher", "_identifier", "_own", "_pool", "changes", "creators", "error", "error_seq",
-        "extents", "handles", "is_trusted", "kernel_valid", "node", "opens", "prefetching", "size",
-        "version",
+        "_fetcher", "_identifier", "_pool", "changes", "creators", "error", "error_seq",
+        "extents", "handles", "is_trusted", "kernel_valid", "node", "opens", "own", "prefetching",
+        "size", "version",
     )  # fmt: skip
 
     def __init__(self, node: Node, pool: Pool) -> None:
@@ -59,7 +59,7 @@ class FileData:
         self.extents = ExtentMap(pool.cache)
         self.handles = Handles(node, pool)
         self._fetcher: Fetcher | None = None  # while it is read
-        self._own: Changes | None = None  # while own changes are shown
+        self.own: Changes | None = None  # while own changes are shown
         self._identifier: Identifier | None = None  # while it is in doubt which file it is
         self.opens = 0  # open files
         self.creators = 0  # those of them that created the file
@@ -79,12 +79,12 @@ class FileData:
     @property
     def is_busy(self) -> bool:
         """Whether the server lacks anything."""
-        return self._own is not None and self._own.is_busy
+        return self.own is not None and self.own.is_busy
 
     @property
     def is_local(self) -> bool:
         """Whether own changes are shown that the server has not been asked about since."""
-        return self._own is not None
+        return self.own is not None
 
     @property
     def is_suspect(self) -> bool:
@@ -95,7 +95,7 @@ class FileData:
     def has_unsent(self) -> bool:
         """Whether SETATTR has to join the queue: own changes are under way or not yet confirmed,
         or its creator is still busy with it."""
-        return self._own is not None or self.creators > 0
+        return self.own is not None or self.creators > 0
 
     @property
     def is_complete(self) -> bool:
@@ -107,17 +107,18 @@ class FileData:
         """Whether only a cache is lost with it."""
         return (
             not (self.opens or self.prefetching)
-            and (self._own is None or self._own.is_idle)
+            and (self.own is None or self.own.is_idle)
             and (self._fetcher is None or self._fetcher.is_idle)
         )
 
     def ended(self) -> None:
         """Something that kept it from being disposable has ended; it may have been the last."""
-        self._pool.on_idle(self)
+        if self.opens == 0 and self.node.parent is None:
+            self._pool.on_idle(self)
 
     def overlay(self, attrs: Attrs) -> Attrs:
         """*attrs* as the server told them, with the own changes that it did not know then."""
-        own = self._own
+        own = self.own
         return attrs if own is None else own.overlay.shown(attrs, self.size)
 
     def is_fresh(self, now: float) -> bool:
@@ -126,7 +127,7 @@ class FileData:
             return False
         if not self._pool.coherence.is_up:
             return self.version is not None  # better old than none
-        own = self._own
+        own = self.own
         if own is not None:
             return own.is_busy or own.overlay.is_recent(now, self._pool.cto_window_s)
         if self.version is None:
@@ -143,17 +144,18 @@ class FileData:
 
         *own*: what is new in it was set by us, past this queue.
         """
-        own_changes = self._own
+        own_changes = self.own
         if attrs.size is None or (own_changes is not None and own_changes.is_busy):
             return  # of a file half written it says nothing
+        pool = self._pool
         self.handles.check_permissions(attrs)
         version = version_of(attrs)
-        age = max(0.0, self._pool.clock() - self.node.attrs_at)
-        trusted = is_trusted(version, self._pool.wall_clock() - age)
+        age = max(0.0, pool.clock() - self.node.attrs_at)
+        trusted = is_trusted(version, pool.wall_clock() - age)
         if own_changes is not None:
             as_expected = attrs.size == self.size
-            self._pool.clock_offset_s += own_changes.overlay.end(attrs)
-            self._own = None
+            pool.clock_offset_s += own_changes.overlay.end(attrs)
+            self.own = None
             self._adopt(version, trusted)
             # Blocks fetched before may have been overtaken by somebody else's writes that own
             # ones hide.
@@ -180,14 +182,11 @@ class FileData:
 
     def _drop(self, *, keep_own: bool = False) -> None:
         """The blocks in memory, here and in the kernel, prove nothing any more."""
-        self.extents.drop_clean(keep_own=keep_own)
-        self._taint(0, _END)
-        self.kernel_valid = False
-
-    def _taint(self, start: int, end: int) -> None:
-        """What is under way for [start, end) is outdated."""
+        if self.extents:
+            self.extents.drop_clean(keep_own=keep_own)
         if self._fetcher is not None:
-            self._fetcher.taint(start, end)
+            self._fetcher.taint(0, _END)
+        self.kernel_valid = False
 
     def _suspect(self) -> None:
         """Somebody else changed it, or has put another file in its place."""
@@ -233,7 +232,7 @@ class FileData:
         end = min(offset + size, self.size)
         if offset >= end:
             return []
-        remote_end = self.size if self._own is None else self._own.queue.zeros_from(self.size)
+        remote_end = self.size if self.own is None else self.own.queue.zeros_from(self.size)
         parts = self.extents.find(offset, end, remote_end)
         if parts is None:
             pool.misses += 1
@@ -269,7 +268,7 @@ class FileData:
             return await self._read_through(offset, offset + size)
         fetcher = self._fetches()
         got: list[Fetch] = []
-        if self._identifier is None and self._own is None and offset < self.size:
+        if self._identifier is None and self.own is None and offset < self.size:
             end = min(offset + size, self.size)
             alone = fetcher.alone(offset, end) if self.extents.has_none(offset, end) else None
             if alone is not None:
@@ -288,7 +287,7 @@ class FileData:
             end = min(offset + size, self.size)
             if offset >= end:
                 return []
-            remote_end = self.size if self._own is None else self._own.queue.zeros_from(self.size)
+            remote_end = self.size if self.own is None else self.own.queue.zeros_from(self.size)
             extra = [
                 (fetch.start, fetch.data)
                 for fetch in got
@@ -335,7 +334,7 @@ class FileData:
         """The server had fewer bytes than the size says."""
         assert fetch.data is not None
         eof = fetch.start + len(fetch.data)
-        if self._own is not None:
+        if self.own is not None:
             # Behind the server's end, before the local one: a hole that own writes made.
             fetch.data = memoryview(bytes(fetch.data) + bytes(fetch.end - eof))
             return
@@ -367,24 +366,27 @@ class FileData:
             return
         end = offset + len(data)
         own = self._changing()
-        self._taint(min(offset, self.size), end)
-        self.size = max(self.size, end)
+        if self._fetcher is not None:
+            self._fetcher.taint(min(offset, self.size), end)
+        if end > self.size:
+            self.size = end
         own.write(offset, data)
 
     def set_attrs(self, attrs: Attrs, done: asyncio.Future[None] | None) -> None:
         """Queue a SETSTAT behind the writes; *done* gets its outcome, else it is the file's."""
         own = self._changing()
         if attrs.size is not None:
-            self._taint(min(self.size, attrs.size), _END)
+            if self._fetcher is not None:
+                self._fetcher.taint(min(self.size, attrs.size), _END)
             self.size = attrs.size
         own.set_attrs(attrs, done)
 
     def _changing(self) -> Changes:
         """A change begins."""
         self.changes += 1
-        own = self._own
+        own = self.own
         if own is None:
-            own = self._own = Changes(self, self._pool)
+            own = self.own = Changes(self, self._pool)
         if not own.is_busy:
             own.begin()
         return own
@@ -409,18 +411,13 @@ class FileData:
 
         Raises: OSError(ETIMEDOUT and the like) when the link does not carry it; it stays queued.
         """
-        if self._own is not None:
-            await self._own.drain()
-
-    async def flush(self) -> None:
-        """``drain``, and have the server say what became of the file in the same burst."""
-        if self._own is not None:
-            await self._own.flush()
+        if self.own is not None:
+            await self.own.drain()
 
     def refresh_soon(self) -> None:
         """Ask for the attributes after own changes, if all of those are on their way."""
-        if self._own is not None:
-            self._own.refresh_soon()
+        if self.own is not None:
+            self.own.refresh_soon()
 
     def refused(self, change: Flight | Setting, exc: OSError) -> None:
         if isinstance(change, Setting):
@@ -428,8 +425,8 @@ class FileData:
                 self._fail(exc)
             if change.attrs.size is not None:
                 self._forget_local_size()
-            if self._own is not None:
-                self._own.overlay.attrs_failed()
+            if self.own is not None:
+                self.own.overlay.attrs_failed()
             return
         self._fail(exc)
         self._pool.rescue.save(
@@ -439,8 +436,8 @@ class FileData:
 
     def _forget_local_size(self) -> None:
         """A change did not happen: what is in memory is not what the server has."""
-        if self._own is not None:
-            self._own.overlay.failed()
+        if self.own is not None:
+            self.own.overlay.failed()
         self._drop()
         self.changes += 1  # an FSTAT under way does not count
         self._pool.nodes.drop_attrs(self.node)
@@ -467,14 +464,14 @@ class FileData:
 
     def abandon(self, reason: str) -> None:
         """The mount ends and the server does not take the rest: save it."""
-        lost = self._own.abandon() if self._own is not None else None
+        lost = self.own.abandon() if self.own is not None else None
         if lost:
             self._pool.rescue.save(self.path(), lost, reason)
 
     def forget(self) -> None:
         """Drop all that is cached."""
         self.extents.drop_clean()
-        self._fetcher = self._own = None
+        self._fetcher = self.own = None
 
     def __repr__(self) -> str:
         state = " local" if self.is_local else ""

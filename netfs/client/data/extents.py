@@ -211,6 +211,8 @@ class ExtentMap:
         Returns: what is under way, or must go out before what is put there next.
         """
         extents = self._extents
+        if not extents or extents[-1].end <= start:
+            return ()
         first = index = self._first(start)
         flights: dict[Flight, None] = {}
         while index < len(extents) and extents[index].start < end:

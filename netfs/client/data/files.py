@@ -224,7 +224,10 @@ class FileTable:
 
     def created(self, node: Node, handle: RemoteHandle, access: int) -> OpenFile:
         """A file that was just created by an OPEN."""
-        data = self.data_of(node)
+        data = node.data
+        if data is None:
+            data = node.data = FileData(node, self.pool)
+            self._known[data] = None
         data.handles.take(handle, access)
         file = self._register(data, access)
         file.is_new = True

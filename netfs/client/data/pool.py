@@ -241,7 +241,8 @@ class Pool:
     def run(self, work: Coroutine[Any, Any, None]) -> Operation[None]:
         """Begin work of the data layer at once; it goes on where its answers come in.
 
-        It ends with the mount at the latest.
+        It ends with the mount at the latest.  An OSError that it ends with is of interest to
+        nobody.
         """
         operation = Operation(asyncio.get_running_loop(), work, self._work_ended)
         self._works.add(operation)
@@ -264,7 +265,9 @@ class Pool:
         self, operation: Operation[None], _value: None, error: BaseException | None
     ) -> None:
         self._works.discard(operation)
-        if error is not None and not isinstance(error, asyncio.CancelledError):
+        if isinstance(error, OSError):
+            log.debug("nobody waited for %r: %s", operation, error)
+        elif error is not None and not isinstance(error, asyncio.CancelledError):
             _report(error)
         if self._all_ended is not None and not self._works and not self._all_ended.done():
             self._all_ended.set_result(None)

@@ -34,11 +34,11 @@ class Flight:
 
     __slots__ = ("extents", "is_done", "parts", "size", "start")
 
-    def __init__(self, start: int, extents: list[Extent]) -> None:
-        self.start = start
+    def __init__(self, extents: list[Extent], size: int) -> None:
+        self.start = extents[0].start
         self.extents = extents  # what the map still shows of it
         self.parts: list[Buffer] = [extent.seal() for extent in extents]
-        self.size = sum(len(part) for part in self.parts)  # bytes
+        self.size = size  # bytes
         self.is_done = False
 
 
@@ -103,8 +103,8 @@ class WriteQueue:
     """
 
     __slots__ = (
-        "_account", "_barrier", "_chunk", "_dirty", "_extents", "_flights", "_items", "_marks",
-        "_tail", "woken",
+        "_account", "_barrier", "_chunk", "_dirty", "_extents", "_marks", "_tail", "flights",
+        "items", "woken",
     )  # fmt: skip
 
     def __init__(
@@ -117,8 +117,8 @@ class WriteQueue:
         self._extents = extents
         self._chunk = chunk
         self._account = account
-        self._items: deque[Batch | Setting | Mark] = deque()
-        self._flights: set[Flight | Setting] = set()
+        self.items: deque[Batch | Setting | Mark] = deque()  # what waits
+        self.flights: set[Flight | Setting] = set()  # what is under way
         self._marks: set[Mark] = set()  # those whose turn has come
         self._barrier: Setting | None = None  # a change of the size under way
         self._tail: Extent | None = None  # where small writes are appended
@@ -130,17 +130,12 @@ class WriteQueue:
     @property
     def is_busy(self) -> bool:
         """Whether the server lacks anything."""
-        return bool(self._flights or self._items)
+        return bool(self.flights or self.items)
 
     @property
     def dirty(self) -> int:
         """Bytes written and not acknowledged."""
         return self._dirty
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait to be sent."""
-        return self._extents.unsent
 
     def zeros_from(self, size: int) -> int:
         """From where on the server's bytes no longer count: the smallest size set meanwhile.
@@ -150,41 +145,50 @@ class WriteQueue:
         limit = size
         if self._barrier is not None and self._barrier.attrs.size is not None:
             limit = min(limit, self._barrier.attrs.size)
-        for item in self._items:
+        for item in self.items:
             if type(item) is Setting and item.attrs.size is not None:
                 limit = min(limit, item.attrs.size)
         return limit
 
     # --- changes ---------------------------------------------------------------------------------
 
-    def write(self, offset: int, data: Buffer) -> None:
-        """Take bytes; they are visible to reads at once."""
+    def write(self, offset: int, data: Buffer) -> bool:
+        """Take bytes; they are visible to reads at once.
+
+        Returns: whether there are enough for a whole request now.
+        """
         size = len(data)
+        chunk = self._chunk()
+        extents = self._extents
+        items = self.items
         tail = self._tail
-        before = self._extents.unsent
         if (
             tail is not None
             and tail.end == offset
             and type(tail.data) is bytearray
             and tail.state == UNSENT
             and size < _COPY_BELOW
-            and len(tail.data) + size <= self._chunk()
-            and self._items
-            and tail.batch is self._items[-1]
-            and self._extents.append(tail, data)
+            and len(tail.data) + size <= chunk
+            and items
+            and tail.batch is items[-1]
+            and extents.append(tail, data)
         ):
-            self._changed(before)
-            return
-        waits = self._extents.punch(offset, offset + size)
-        extent = self._extents.put(offset, _own(data), UNSENT)
+            self._dirty += size
+            self._account(size)
+            return extents.unsent >= chunk
+        before = extents.unsent
+        waits = extents.punch(offset, offset + size)
+        own = bytearray(data) if size < _COPY_BELOW else compact(data)  # what is small can grow
+        extent = extents.put(offset, own, UNSENT)
         extent.waits = waits
-        batch = self._items[-1] if self._items else None
+        batch = items[-1] if items else None
         if type(batch) is not Batch:
             batch = Batch()
-            self._items.append(batch)
+            items.append(batch)
         batch.add(extent)
         self._tail = extent
         self._changed(before)
+        return extents.unsent >= chunk
 
     def set_attrs(self, attrs: Attrs, done: asyncio.Future[None] | None = None) -> None:
         """Queue a SETSTAT; bytes beyond a new size are forgotten at once."""
@@ -192,11 +196,11 @@ class WriteQueue:
             before = self._extents.unsent
             self._extents.punch(attrs.size, _END)
             self._changed(before)
-        self._items.append(Setting(attrs, done))
+        self.items.append(Setting(attrs, done))
 
     def mark(self, reached: Awaited[None]) -> None:
         """Have *reached* set when the server has everything queued so far; see ``wake``."""
-        self._items.append(Mark(reached))
+        self.items.append(Mark(reached))
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -206,29 +210,29 @@ class WriteQueue:
         Without *force* a rest that is smaller than a whole request stays, to be joined with what
         comes next.
         """
-        items = self._items
+        items = self.items
         while items and self._barrier is None:
             head = items[0]
             if type(head) is Batch:
                 flight = self._next_write(head, force=force or len(items) > 1)
+                if flight is None and head.peek() is not None:
+                    return None
+                if not (head.order or head.added):
+                    items.popleft()  # also if it is the last: a new one is as good
                 if flight is not None:
                     return flight
-                if head.peek() is not None:
-                    return None
-                # An empty last one stays out too: a new one is as good.
-                items.popleft()
             elif type(head) is Setting:
                 if head.attrs.size is not None:
-                    if self._flights:
+                    if self.flights:
                         return None
                     self._barrier = head
                 items.popleft()
-                self._flights.add(head)
+                self.flights.add(head)
                 return head
             else:
                 assert type(head) is Mark
                 items.popleft()
-                head.behind = set(self._flights)
+                head.behind = set(self.flights)
                 if head.behind:
                     self._marks.add(head)
                 else:
@@ -245,29 +249,29 @@ class WriteQueue:
         run: list[Extent] = []
         size = 0
         extent: Extent | None = first
-        while extent is not None and _is_free(extent) and size < chunk:
-            if run and extent.start != run[-1].end:
+        while extent is not None and size < chunk:
+            if run and (extent.start != run[-1].end or not _is_free(extent)):
                 break
             room = chunk - size
             batch.order.pop()
-            if len(extent) > room:
+            if extent.end - extent.start > room:
                 rest = self._extents.split(extent, extent.start + room)
                 rest.batch = batch
                 batch.order.append(rest)
             run.append(extent)
-            size += len(extent)
-            extent = batch.peek()
+            size += extent.end - extent.start
+            extent = batch.peek() if batch.order or batch.added else None
         if size < chunk and not force and run[-1] is self._tail:
             batch.order.extend(reversed(run))
             return None
-        flight = Flight(first.start, run)
+        flight = Flight(run, size)
         for extent in run:
             extent.state = SENT
             extent.batch = None
             extent.flight = flight
             extent.waits = ()
         self._extents.unsent -= size
-        self._flights.add(flight)
+        self.flights.add(flight)
         return flight
 
     def done(self, flight: Flight | Setting, *, keep: bool) -> None:
@@ -294,7 +298,7 @@ class WriteQueue:
     def drop_all(self) -> list[tuple[int, list[Buffer]]]:
         """Give up everything: the unsent bytes and those under way, which then are forgotten."""
         lost: list[tuple[int, list[Buffer]]] = []
-        flights = [flight for flight in self._flights if type(flight) is Flight]
+        flights = [flight for flight in self.flights if type(flight) is Flight]
         lost.extend((flight.start, flight.parts) for flight in flights)
         unsent = [extent for extent in self._extents if extent.state == UNSENT]
         lost.extend((extent.start, [extent.seal()]) for extent in unsent)
@@ -310,7 +314,7 @@ class WriteQueue:
 
     def _ended(self, flight: Flight | Setting) -> None:
         flight.is_done = True
-        self._flights.discard(flight)
+        self.flights.discard(flight)
         if flight is self._barrier:
             self._barrier = None
         if flight.size:
@@ -340,11 +344,6 @@ def _is_free(extent: Extent) -> bool:
     """Whether no older bytes of its place are under way."""
     waits = extent.waits
     return not waits or all(flight.is_done for flight in waits)
-
-
-def _own(data: Buffer) -> bytearray | memoryview:
-    """*data* as it is kept: small payloads can grow."""
-    return bytearray(data) if len(data) < _COPY_BELOW else compact(data)
 
 
 _END: Final = 1 << 63

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from netfs.client import convert
+from netfs.client.data.changes import Changes
 from netfs.client.data.files import OpenFile
 from netfs.client.data.pool import error
 from netfs.client.operations import namespace
@@ -150,7 +151,7 @@ async def _read(file: OpenFile, offset: int, size: int) -> Reply:
 
 def write(ctx: Context, request: requests.Write) -> Reply | Coroutine[Any, Any, Reply]:
     file = ctx.files.get(request.fh)
-    if not request.from_cache:
+    if not request.from_cache and file.error_seen != file.data.error_seq:
         # A page written back belongs to whoever stored into the mapping, not to this fh.
         file.check()
     if not ctx.files.pool.dirty.has_room or ctx.files.is_synchronous:
@@ -180,15 +181,16 @@ def flush(ctx: Context, request: requests.Flush) -> Reply | Coroutine[Any, Any, 
     file = ctx.files.get(request.fh)
     if not file.access & api.WRITE:
         return EMPTY
-    if not file.data.is_busy:
+    changes = file.data.own
+    if changes is None or not changes.is_busy:
         file.data.refresh_soon()
         file.check()
         return EMPTY
-    return _flush(file)
+    return _flush(file, changes)
 
 
-async def _flush(file: OpenFile) -> Reply:
-    await file.data.flush()
+async def _flush(file: OpenFile, changes: Changes) -> Reply:
+    await changes.flush()
     file.check()
     return EMPTY
 

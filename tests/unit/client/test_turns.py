@@ -212,3 +212,27 @@ async def test_what_has_ended_is_freed_without_the_collector(fails: bool) -> Non
         assert known() is None
     finally:
         gc.enable()
+
+
+async def test_each_is_the_current_task_while_it_runs_also_within_another() -> None:
+    seen: list[object] = []
+    future: Awaited[None] = Awaited()
+
+    async def inner() -> None:
+        seen.append(asyncio.current_task())
+        await future
+        seen.append(asyncio.current_task())
+
+    async def outer() -> None:
+        operation, _ = begin(inner())
+        seen.append(operation)
+        seen.append(asyncio.current_task())
+        future.deliver(None)
+        seen.append(asyncio.current_task())
+
+    task = asyncio.current_task()
+    operation, _ = begin(outer())
+    first, within, after, again, last = seen
+    assert first is within is again is not operation
+    assert after is last is operation
+    assert asyncio.current_task() is task
