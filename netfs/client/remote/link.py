@@ -292,7 +292,11 @@ class LinkKeeper(Generic[LiveT]):
                     live = await self._reconnect(delays)
                 began = self._clock()
                 self._go_up(live)
-                reason = await self._watch(live)
+                try:
+                    reason = await self._watch(live)
+                except Exception as exc:  # a bug: it may cost this link, not the mount
+                    log.exception("watching the link")
+                    reason = exc
                 self._live = None
                 self._set(LinkState.DOWN, str(reason or "the server ended it"))
                 live.abort()
@@ -327,6 +331,9 @@ class LinkKeeper(Generic[LiveT]):
                     self._retry.clear()
                     await self._retry.wait()
                     delays = backoff(self._jitter)
+            except Exception as exc:  # a bug: what waits to be delivered outlives it
+                log.exception("connecting")
+                self._set(LinkState.DOWN, f"connecting failed: {exc!r}")
 
     async def _watch(self, live: LiveT) -> Exception | None:
         """Returns the reason as soon as *live* is dead."""
@@ -351,6 +358,8 @@ class LinkKeeper(Generic[LiveT]):
                 if lost.done():
                     return lost.result()
                 if probe is not None and probe.done():
+                    if probe.cancelled():
+                        return ConnectError(ConnectErrorKind.LOST, "the probe was given up")
                     failure = probe.exception()
                     if isinstance(failure, Exception):
                         return failure

@@ -206,7 +206,7 @@ class Bench:
 
     def __init__(self, interval_s: float = 15.0) -> None:
         self.states: list[LinkState] = []
-        self.outcomes: asyncio.Queue[FakeLive | ConnectError] = asyncio.Queue()
+        self.outcomes: asyncio.Queue[FakeLive | Exception] = asyncio.Queue()
         self.dials = 0
         self.keeper: LinkKeeper[FakeLive] = LinkKeeper(
             self._dial,
@@ -219,7 +219,7 @@ class Bench:
     async def _dial(self) -> FakeLive:
         self.dials += 1
         outcome = await self.outcomes.get()
-        if isinstance(outcome, ConnectError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -354,3 +354,36 @@ async def test_an_attempt_without_login_is_repeated_soon_in_the_first_minute(
     running.cancel()
     assert max(seconds for when, seconds in pauses if when < 57) == soon
     assert pauses[-1][1] == 15
+
+
+@pytest.mark.parametrize("where", ["dialling", "probing", "looking", "a probe given up"])
+async def test_a_bug_costs_a_link_and_never_the_mount(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(interval_s=0.01)
+    first, second = FakeLive(), FakeLive()
+
+    async def fail() -> None:
+        raise asyncio.CancelledError if where == "a probe given up" else RuntimeError("a bug")
+
+    def look() -> Signs:
+        raise RuntimeError("a bug")
+
+    if where == "looking":
+        monkeypatch.setattr(first, "signs", look)
+    elif where == "dialling":
+        first.lost.set_result(None)
+        bench.outcomes.put_nowait(RuntimeError("a bug"))
+    else:
+        monkeypatch.setattr(first, "probe", fail)
+    bench.outcomes.put_nowait(second)
+    running = asyncio.ensure_future(bench.keeper.run(first))
+    async with asyncio.timeout(20):
+        while bench.keeper.live is not second:
+            await asyncio.sleep(0.001)
+    assert first.aborted
+    if where not in ("probing", "a probe given up"):  # a failed probe is a lost link, no more
+        assert "a bug" in caplog.text
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
