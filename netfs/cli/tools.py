@@ -192,6 +192,9 @@ def _abort_foreign(point: str) -> int:
         return _not_mounted(point)
     control = Control(found.minor)
     try:
+        again = mounts.find(point)
+        if again is None or (again.id, again.minor) != (found.id, found.minor):
+            return _not_mounted(point)  # gone meanwhile: the files may be another mount's
         done = control.abort()
     finally:
         control.close()

@@ -49,13 +49,27 @@ def open_root() -> int | None:
 
 
 class Control:
-    """The control directory of one connection."""
+    """The control directory of one connection.
 
-    __slots__ = ("_name", "_root")
+    It is held open: the number that names it is given to another mount as soon as this one has
+    gone, while the directory itself stays this connection's, and is empty afterwards.
+    """
+
+    __slots__ = ("_directory",)
 
     def __init__(self, minor: int) -> None:
-        self._root = open_root()
-        self._name = str(minor)
+        """That of the mount whose device is *minor*, which the caller knows to be there."""
+        self._directory: int | None = None
+        root = open_root()
+        if root is None:
+            return
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            self._directory = os.open(str(minor), flags, dir_fd=root)
+        except OSError:
+            pass  # it has ended, or belongs to somebody else
+        finally:
+            os.close(root)
 
     @property
     def available(self) -> bool:
@@ -64,12 +78,9 @@ class Control:
 
     def waiting(self) -> int | None:
         """Requests that wait for an answer; None when it can't be told."""
-        if self._root is None:
+        fd = self._open("waiting", os.O_RDONLY)
+        if fd is None:
             return None
-        try:
-            fd = os.open(f"{self._name}/waiting", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._root)
-        except OSError:
-            return None  # the connection has ended, or belongs to somebody else
         try:
             return int(os.read(fd, 32))
         except (OSError, ValueError):
@@ -79,11 +90,8 @@ class Control:
 
     def abort(self) -> bool:
         """End every request with an error; whether that was possible."""
-        if self._root is None:
-            return False
-        try:
-            fd = os.open(f"{self._name}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._root)
-        except OSError:
+        fd = self._open("abort", os.O_WRONLY)
+        if fd is None:
             return False
         try:
             os.write(fd, b"1")
@@ -94,6 +102,14 @@ class Control:
         return True
 
     def close(self) -> None:
-        if self._root is not None:
-            os.close(self._root)
-            self._root = None
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
+
+    def _open(self, name: str, flags: int) -> int | None:
+        if self._directory is None:
+            return None
+        try:
+            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._directory)
+        except OSError:
+            return None  # the connection has ended, or belongs to somebody else

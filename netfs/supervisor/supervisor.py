@@ -259,7 +259,9 @@ class Supervisor:
         self._minor = self._topmost()
         if self._minor is not None:
             self._fusectl = Control(self._minor)
-            if not self._fusectl.available:
+            if self._topmost() != self._minor:
+                self._detach_fusectl()  # gone already: the files may be another mount's
+            elif not self._fusectl.available:
                 log.info("no fuse control filesystem; the watchdog can only end the worker")
 
     def _detach_fusectl(self) -> None:
