@@ -245,13 +245,14 @@ class Coherence:
     def created(self, parent: Node, name: bytes, attrs: Attrs, at: float) -> Node:
         """*name* was made here and had *attrs* then; between begin_change and end_change."""
         nodes = self._nodes
-        if nodes.child(parent, name) is not None:
+        if parent.children is not None and name in parent.children:
             nodes.remove(parent, name)  # it had been removed elsewhere without our knowing
         node = nodes.add(parent, name)
-        if attrs.nlink is None and not _is_dir(attrs):
-            attrs = attrs._replace(nlink=1)
+        is_dir = _is_dir(attrs)
+        if attrs.nlink is None and not is_dir:
+            attrs = Attrs(*attrs[:6], 1, *attrs[7:])
         nodes.set_attrs(node, attrs, at)
-        if _is_dir(attrs):
+        if is_dir:
             nodes.set_listing(node, frozenset(), at)  # an empty directory is known in full
             self._count_subdirectory(parent, +1)
         self.names_changed(parent)
@@ -259,16 +260,22 @@ class Coherence:
 
     def removed(self, parent: Node, name: bytes, at: float) -> None:
         """*name* was removed here."""
-        node = self._nodes.child(parent, name)
+        node = parent.children.get(name) if parent.children is not None else None
         if node is not None:
-            if node.is_dir:
-                self._count_subdirectory(parent, -1)
-            elif node.attrs is not None and node.attrs.nlink is not None:
-                self.wrote(node)
-                left = max(0, node.attrs.nlink - 1)
-                self._nodes.change_attrs(node, node.attrs._replace(nlink=left))
+            self._lost_name(node, parent)
         self._nodes.set_missing(parent, name, at)
         self.names_changed(parent)
+
+    def _lost_name(self, node: Node, parent: Node) -> None:
+        """*node* is about to lose a name in *parent*."""
+        attrs = node.attrs
+        if node.is_dir:
+            self._count_subdirectory(parent, -1)
+        elif attrs is not None and attrs.nlink is not None:
+            if attrs.nlink > 1:
+                self.wrote(node)
+            attrs = Attrs(*attrs[:6], max(0, attrs.nlink - 1), *attrs[7:])
+            self._nodes.change_attrs(node, attrs)
 
     def renamed(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes) -> None:
         """A name was moved here, perhaps over another file."""
@@ -278,12 +285,7 @@ class Coherence:
         if node is not None and replaced is node:
             return  # rename(2) between two names of one file does nothing
         if replaced is not None:
-            if replaced.is_dir:
-                self._count_subdirectory(new_parent, -1)
-            elif replaced.attrs is not None and replaced.attrs.nlink is not None:
-                self.wrote(replaced)
-                left = max(0, replaced.attrs.nlink - 1)
-                nodes.change_attrs(replaced, replaced.attrs._replace(nlink=left))
+            self._lost_name(replaced, new_parent)
         if node is not None and node.is_dir and parent is not new_parent:
             self._count_subdirectory(parent, -1)
             self._count_subdirectory(new_parent, +1)
@@ -316,7 +318,7 @@ class Coherence:
             ns = None if attrs.mtime_ns is None else now * 10**9
             attrs = attrs._replace(mtime=now, mtime_ns=ns, ctime_ns=ns)
             self._nodes.change_attrs(directory, attrs)
-        self._nodes.drop_attrs(directory)
+        self._nodes.drop_times(directory)
 
     def unknown(self, directory: Node, *names: bytes) -> None:
         """A change of these names may have happened or not (cancelled, link lost)."""

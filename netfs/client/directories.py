@@ -206,8 +206,11 @@ class DirectoryTable:
         """What a part of a listing tells; *names* are those it has told already, and grow."""
         told = {name for name, _ in batch}
         if len(told) != len(batch) or not names.isdisjoint(told):  # the server repeats itself
-            batch = [one for one in batch if one[0] not in names]
-            batch = list({name: (name, attrs) for name, attrs in batch[::-1]}.values())[::-1]
+            fresh: dict[bytes, Attrs] = {}
+            for name, attrs in batch:
+                if name not in names:
+                    fresh.setdefault(name, attrs)
+            batch = list(fresh.items())
         names |= told
         if node.changes > asked:
             # Names were changed here meanwhile; these may be gone already.

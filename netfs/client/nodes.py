@@ -63,6 +63,7 @@ class Node:
         "opens",
         "parent",
         "target",
+        "told_at",
         "used",
     )
 
@@ -76,6 +77,7 @@ class Node:
         self.attrs: Attrs | None = None  # as the server said, or as one's own changes made them
         self.mode = 0  # st_mode of attrs; 0 while unknown
         self.attrs_at = NEVER  # monotonic seconds
+        self.told_at = NEVER  # of a directory: the same for all but mtime, ctime and size
         self.children: dict[bytes, Node] | None = None  # directories only, None: none known
         self.negative: dict[bytes, float] | None = None  # names found missing, and when
         self.listed_at = NEVER  # when a complete listing was asked for: children is all there is
@@ -165,24 +167,23 @@ class NodeTable:
         """The remote path.  Raises: OSError(ENOENT) for a removed node."""
         if node.nodeid == ROOT_ID:
             return self._root_path or b"/"
-        parts = []
-        at: Node = node
-        while True:
-            parts.append(at.name)
-            up = at.parent
-            if up is None:
+        return self.path_of(node.parent, node.name)
+
+    def path_of(self, parent: Node | None, name: bytes) -> bytes:
+        """The remote path of a name in a directory, whether it exists or not.
+
+        Raises: OSError(ENOENT) for a directory that is removed itself.
+        """
+        parts = [name]
+        at = parent
+        while at is not self.root:
+            if at is None:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            if up.nodeid == ROOT_ID:
-                break
-            at = up
+            parts.append(at.name)
+            at = at.parent
         parts.append(self._root_path)
         parts.reverse()
         return b"/".join(parts)
-
-    def path_of(self, parent: Node, name: bytes) -> bytes:
-        """The remote path of a name in a directory, whether it exists or not."""
-        base = self.path(parent)
-        return base + name if base == b"/" else base + b"/" + name
 
     def local_path(self, node: Node) -> bytes:
         """Relative to the mount's root, for messages; b"" for the root itself."""
@@ -237,6 +238,20 @@ class NodeTable:
         """Its outcome is known, or never will be."""
         self.stamp += 1
         node.changes = self.stamp
+
+    def begin_names(self, directory: Node) -> None:
+        """Names of *directory* are about to be changed: as ``begin_change``, and it stays."""
+        self.stamp += 1
+        directory.changes = self.stamp
+        directory.opens += 1
+
+    def end_names(self, directory: Node) -> None:
+        """As ``end_change``, and it need not stay any more."""
+        self.stamp += 1
+        directory.changes = self.stamp
+        directory.opens -= 1
+        if directory.parent is None:
+            self._drop_if_unused(directory)
 
     # --- learning --------------------------------------------------------------------------
 
@@ -306,11 +321,11 @@ class NodeTable:
                     node = self.add(parent, name)
                     node.attrs = attrs
                     node.mode = attrs.mode or 0
-                    node.attrs_at = at
+                    node.attrs_at = node.told_at = at
                 else:
                     node = self.learn(parent, name, attrs, at, asked)
             elif node.attrs == attrs and node.changes <= asked:
-                node.attrs_at = at  # as it was
+                node.attrs_at = node.told_at = at  # as it was
             else:
                 node = self.learn(parent, name, attrs, at, asked)
             found.append(node)
@@ -326,7 +341,7 @@ class NodeTable:
             attrs = Attrs(*attrs[:6], nlink, *attrs[7:])
         node.attrs = attrs
         node.mode = attrs.mode or 0
-        node.attrs_at = at
+        node.attrs_at = node.told_at = at
         if nlink is not None and nlink > 1 and attrs.ino and not node.is_dir:
             self._by_ino[attrs.ino] = node
 
@@ -337,6 +352,14 @@ class NodeTable:
 
     def drop_attrs(self, node: Node) -> None:
         """Believe the attributes no more (they stay visible for when the link is down)."""
+        node.attrs_at = node.told_at = NEVER
+
+    def drop_times(self, node: Node) -> None:
+        """Believe its times no more: names of a directory were changed.
+
+        All attributes have to be asked for to show them; what else was told stays known since
+        ``told_at``.
+        """
         node.attrs_at = NEVER
 
     def set_missing(self, parent: Node, name: bytes, at: float) -> None:
@@ -392,6 +415,11 @@ class NodeTable:
         node = children.pop(name, None) if children is not None else None
         if node is None:
             return None
+        if node.links is None and not node.children:
+            self._forget_ino(node)
+            node.parent = None
+            self._drop_if_unused(node)
+            return node
         gone = [(node, parent, name)]  # not recursion: a tree may be deeper than the stack
         while gone:
             each, directory, each_name = gone.pop()
@@ -417,23 +445,24 @@ class NodeTable:
 
     def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes) -> Node | None:
         """Move a name, over an existing one; the node that was there before, if any."""
-        node = self.child(parent, name)
-        if node is None:
+        old = parent.children
+        node = old.get(name) if old is not None else None
+        if old is None or node is None:
             return self.remove(new_parent, new_name)
-        if node is self.child(new_parent, new_name):
+        new = new_parent.children
+        if new is None:
+            new = new_parent.children = {}
+        if node is new.get(new_name):
             return None  # rename(2) between two names of one file does nothing
         self._keep_ino(node)
         replaced = self.remove(new_parent, new_name)
-        assert parent.children is not None
-        del parent.children[name]
+        del old[name]
         if node.parent is parent and node.name == name:
             node.parent, node.name = new_parent, new_name
         else:
             assert node.links is not None
             node.links[node.links.index((parent, name))] = (new_parent, new_name)
-        if new_parent.children is None:
-            new_parent.children = {}
-        new_parent.children[new_name] = node
+        new[new_name] = node
         if new_parent.negative is not None:
             new_parent.negative.pop(new_name, None)
         return replaced
@@ -443,8 +472,9 @@ class NodeTable:
             self._moved_inos[self.ino(node)] = node.nodeid
 
     def _forget_ino(self, node: Node) -> None:
-        if node.ino is not None and self._moved_inos.get(node.ino) == node.nodeid:
-            del self._moved_inos[node.ino]
+        moved = self._moved_inos
+        if moved and node.ino is not None and moved.get(node.ino) == node.nodeid:
+            del moved[node.ino]
         ino = node.attrs.ino if node.attrs is not None else None
         if ino is not None and self._by_ino.get(ino) is node:
             del self._by_ino[ino]
@@ -472,10 +502,11 @@ class NodeTable:
         if node is None or nodeid == ROOT_ID:
             return
         before = node.nlookup
-        node.nlookup = max(0, before - count)
+        node.nlookup = before - count if count < before else 0
         if before and node.nlookup == 0:
             self._held -= 1
-            self._drop_if_unused(node)
+            if node.parent is None:
+                self._drop_if_unused(node)
 
     def pin(self, node: Node) -> None:
         """An open file or work under way needs the node."""
@@ -483,11 +514,12 @@ class NodeTable:
 
     def unpin(self, node: Node) -> None:
         node.opens -= 1
-        self._drop_if_unused(node)
+        if node.parent is None:
+            self._drop_if_unused(node)
 
     def _drop_if_unused(self, node: Node) -> None:
         """Free a nameless node that nobody holds any more."""
-        if not node.removed or node.nlookup or node.opens:
+        if node.nlookup or node.opens or not node.removed:
             return
         if node.data is None:
             self._by_id.pop(node.nodeid, None)

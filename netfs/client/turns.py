@@ -188,3 +188,45 @@ class Operation(Generic[_T]):
             self._waits_for = future
             if self._must_cancel and future.cancel():
                 self._must_cancel = False
+
+
+class Begun(Operation[_T]):
+    """What the present operation has begun and will wait for: ``await begun.outcome()``."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, _T]) -> None:
+        """Runs *coroutine* up to its first wait, or its end."""
+        loop = asyncio.get_running_loop()
+        super().__init__(loop, coroutine, Begun._ended)
+        self._outcome: Awaited[_T] = Awaited(loop=loop)
+        self.step()
+
+    async def outcome(self) -> _T:
+        """Its result.  Raises: as it does; who is cancelled here cancels it."""
+        try:
+            return await self._outcome
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Cancel it, and wait until it has ended, however it does."""
+        ended = self._outcome
+        if not self.done:
+            self._outcome = ended = Awaited(loop=self._loop)
+            self.cancel()
+        await asyncio.wait((ended,))
+        if not ended.cancelled():
+            ended.exception()  # nobody wants it
+
+    def _ended(self, value: _T | None, error: BaseException | None) -> None:
+        outcome = self._outcome
+        if outcome.done():
+            return  # who waited was cancelled
+        if error is None:
+            outcome.deliver(value)  # type: ignore[arg-type]  # its own type
+        elif isinstance(error, asyncio.CancelledError):
+            outcome.cancel()
+        else:
+            outcome.set_exception(error)

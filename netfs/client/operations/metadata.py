@@ -237,7 +237,9 @@ async def _halves(ctx: Context, node: Node, request: requests.SetAttr) -> Attrs:
     sets_mtime = request.mtime_now or request.mtime_ns is not None
     if one_owner or sets_atime != sets_mtime:
         window_s = ctx.config.cache.cto_window_s
-        if node.attrs is None or ctx.clock() - node.attrs_at > window_s:
+        # Names changed here change only the mtime of what is needed.
+        at = node.told_at if sets_atime <= sets_mtime else node.attrs_at
+        if node.attrs is None or ctx.clock() - at > window_s:
             await refresh(ctx, node, only_new=True)
     attrs = node.attrs
     if attrs is None:

@@ -21,6 +21,7 @@ from netfs.client import convert
 from netfs.client.nodes import Node
 from netfs.client.operations.context import Context
 from netfs.client.remote import api
+from netfs.client.turns import Begun
 from netfs.fuse import abi, replies, requests
 from netfs.fuse.replies import EMPTY, Reply
 from netfs.sftp.attrs import Attrs
@@ -308,9 +309,9 @@ def rmdir(ctx: Context, request: requests.RmDir) -> Coroutine[Any, Any, Reply]:
 
 async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> Reply:
     path = ctx.nodes.path_of(parent, name)
-    node = ctx.nodes.child(parent, name)
+    node = parent.children.get(name) if parent.children is not None else None
     with changing(ctx, parent, name):
-        if node is not None:
+        if node is not None and node.data is not None:
             await _keep_open(ctx, node, path)
         at = ctx.clock()
         try:
@@ -340,7 +341,11 @@ async def _rename(ctx: Context, request: requests.Rename) -> Reply:
     old, new = nodes.path_of(parent, name), nodes.path_of(new_parent, new_name)
     replaced = nodes.child(new_parent, new_name)
     with changing(ctx, parent, name), changing(ctx, new_parent, new_name):
-        if replaced is not None and replaced is not nodes.child(parent, name):
+        if (
+            replaced is not None
+            and replaced.data is not None
+            and replaced is not nodes.child(parent, name)
+        ):
             await _keep_open(ctx, replaced, new)
         replace = not request.flags & abi.RENAME_NOREPLACE
         try:
@@ -356,12 +361,10 @@ async def _rename(ctx: Context, request: requests.Rename) -> Reply:
 
 
 async def _keep_open(ctx: Context, node: Node, path: bytes) -> None:
-    """Before the name *path* goes away: who has the file open goes on with its content.
+    """Before the name *path* goes away, of a file with ``data``: who has it open goes on with that.
 
     A file that is open here may not be open on the server yet; without its name it never could.
     """
-    if node.data is None:
-        return
     if node.opens:
         await ctx.files.keep_open(node)
     if node.links is not None:
@@ -385,22 +388,19 @@ class changing:  # in small letters as contextlib's; a generator costs three tim
         self._name = name
 
     def __enter__(self) -> None:
-        nodes = self._ctx.nodes
-        nodes.begin_change(self._parent)
-        nodes.pin(self._parent)
+        self._ctx.nodes.begin_names(self._parent)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        is_unknown = isinstance(error, asyncio.CancelledError) or (
-            isinstance(error, OSError)
-            and (error.errno in LINK_ERRNOS or error.errno == errno.EEXIST)
-        )
-        if is_unknown:
-            self._ctx.coherence.unknown(self._parent, self._name)
-        nodes = self._ctx.nodes
-        nodes.end_change(self._parent)
-        nodes.unpin(self._parent)
+        if error is not None:
+            is_unknown = isinstance(error, asyncio.CancelledError) or (
+                isinstance(error, OSError)
+                and (error.errno in LINK_ERRNOS or error.errno == errno.EEXIST)
+            )
+            if is_unknown:
+                self._ctx.coherence.unknown(self._parent, self._name)
+        self._ctx.nodes.end_names(self._parent)
 
 
 async def then_look(
@@ -410,13 +410,14 @@ async def then_look(
 
     Raises: OSError, of *change* first.
     """
-    done, told = await asyncio.gather(change(), ctx.remote.lstat(path), return_exceptions=True)
-    assert isinstance(told, Attrs | BaseException)
-    if isinstance(done, BaseException):
-        raise done
-    if isinstance(told, OSError):
-        # A server that works on several requests at once may have looked too early.
-        return await ctx.remote.lstat(path)
-    if isinstance(told, BaseException):
-        raise told
-    return told
+    changing = Begun(change())
+    try:
+        told: Attrs | None = await ctx.remote.lstat(path)
+    except OSError:
+        told = None
+    except BaseException:
+        await changing.stop()
+        raise
+    await changing.outcome()
+    # A server that works on several requests at once may have looked too early.
+    return told if told is not None else await ctx.remote.lstat(path)

@@ -311,3 +311,10 @@ def test_names_that_come_and_go_leave_nothing_behind(nodes):
         nodes.remove(nodes.root, b"%d" % number)
     assert len(nodes) == 1
     assert alive() - before < 1100
+
+
+def test_as_many_evicted_names_as_removed_ones_are_no_complete_listing(nodes: NodeTable) -> None:
+    learn(nodes, b"removed elsewhere")
+    nodes.set_listing(nodes.root, {b"evicted meanwhile"}, 5.0)
+    assert nodes.root.listed_at == NEVER
+    assert not nodes.root.children

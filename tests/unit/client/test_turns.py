@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netfs.client.turns import Awaited, Operation, Turn
+from netfs.client.turns import Awaited, Begun, Operation, Turn
 
 Outcome = tuple[Any, BaseException | None]
 
@@ -236,3 +236,84 @@ async def test_each_is_the_current_task_while_it_runs_also_within_another() -> N
     assert first is within is again is not operation
     assert after is last is operation
     assert asyncio.current_task() is task
+
+
+async def test_what_is_begun_has_run_up_to_its_first_wait_and_is_waited_for_later() -> None:
+    answer: Awaited[int] = Awaited()
+    steps: list[str] = []
+
+    async def ask() -> int:
+        steps.append("asked")
+        return await answer
+
+    async def work() -> int:
+        begun = Begun(ask())
+        steps.append("begun")
+        return await begun.outcome()
+
+    outer = asyncio.current_task()
+    operation, ended = begin(work())
+    assert steps == ["asked", "begun"]
+    assert asyncio.current_task() is outer
+    answer.deliver(3)  # wakes both, without the loop
+    assert operation.done
+    assert ended.result() == (3, None)
+
+
+async def test_an_error_of_what_was_begun_is_raised_where_it_is_waited_for() -> None:
+    async def fail() -> None:
+        raise OSError(5, "no")
+
+    async def work() -> None:
+        begun = Begun(fail())
+        await asyncio.sleep(0)
+        await begun.outcome()
+
+    _, ended = begin(work())
+    _, error = await ended
+    assert isinstance(error, OSError)
+
+
+@pytest.mark.parametrize("waits_for_it", [False, True])
+async def test_who_is_cancelled_cancels_what_was_begun_and_sees_its_end(
+    waits_for_it: bool,
+) -> None:
+    steps: list[str] = []
+
+    async def ask() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+
+    async def work() -> None:
+        begun = Begun(ask())
+        try:
+            if waits_for_it:
+                await begun.outcome()
+            else:
+                await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await begun.stop()
+            steps.append("cancelled")
+            raise
+
+    operation, ended = begin(work())
+    operation.cancel()
+    _, error = await ended
+    assert isinstance(error, asyncio.CancelledError)
+    assert steps == ["cleaned up", "cancelled"]
+
+
+async def test_time_outs_work_in_what_was_begun() -> None:
+    async def ask() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        await Begun(ask()).outcome()
+
+    _, ended = begin(work())
+    _, error = await ended
+    assert isinstance(error, TimeoutError)

@@ -399,3 +399,35 @@ async def test_a_directory_that_vanished_is_gone(remote):
         remote.delete(b"/d")
         with raises(errno.ENOENT):
             await mount.kernel.opendir(nodeid)
+
+
+@pytest.mark.parametrize("plus", [False, True])
+async def test_many_removed_names_in_a_row_are_not_the_end(remote, plus):
+    for number in range(3000):
+        remote.put(b"/f%04d" % number)
+    async with mounted(remote) as mount:
+        fh = await mount.kernel.opendir(ROOT)
+        assert len(await read_all(mount, fh)) == 3002
+        read = mount.kernel.readdirplus if plus else mount.kernel.readdir
+        first = await read(ROOT, fh, 0, 1024)
+        for name in list(mount.ctx.nodes.root.children):
+            if names(first)[-1] < name < b"f2999":
+                mount.ctx.nodes.remove(mount.ctx.nodes.root, name)
+        rest = await read(ROOT, fh, first[-1].offset, 1024)
+        assert names(rest) == [b"f2999"]
+
+
+async def test_a_name_that_the_server_tells_twice_is_listed_once(remote, monkeypatch):
+    for number in range(5):
+        remote.put(b"/f%d" % number)
+    scandir = remote.scandir
+
+    async def repeating(path):
+        async for batch in scandir(path):
+            yield batch + batch[:2]
+            yield batch[1:3]
+
+    monkeypatch.setattr(remote, "scandir", repeating)
+    async with mounted(remote) as mount:
+        fh = await mount.kernel.opendir(ROOT)
+        assert names(await read_all(mount, fh)) == [b"f0", b"f1", b"f2", b"f3", b"f4"]

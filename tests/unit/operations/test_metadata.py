@@ -261,6 +261,23 @@ async def test_one_time_keeps_the_other_as_the_server_has_it_although_the_link_i
         assert (inode.atime, inode.mtime) == (101, 300)
 
 
+async def test_names_made_in_a_directory_leave_its_other_time_known(remote):
+    remote.mkdirs(b"/d")
+    inode = remote.at(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await lookup(mount, b"d")
+        await mount.kernel.mkdir(nodeid, b"sub")
+        inode.atime = 100
+        remote.calls.clear()
+        await mount.kernel.setattr_(nodeid, mtime_ns=300 * SECOND)
+        assert [call.method for call in remote.calls] == ["setstat", "lstat"]
+        assert inode.mtime == 300
+        await mount.kernel.mkdir(nodeid, b"other")
+        inode.mtime = 500
+        await mount.kernel.setattr_(nodeid, atime_ns=400 * SECOND)
+        assert (inode.atime, inode.mtime) == (400, 500), "that time was the server's to tell"
+
+
 async def test_now_is_now(remote):
     inode = remote.put(b"/x")
     async with mounted(remote) as mount:
