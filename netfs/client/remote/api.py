@@ -34,8 +34,12 @@ class DirEntry(NamedTuple):
 class RemoteHandle(Protocol):
     """An open file on the server; survives reconnects (the owner reopens it)."""
 
-    path: bytes  # follows renames made through the same Remote
     pflags: int
+
+    @property
+    def path(self) -> bytes:
+        """Follows renames made through the same Remote."""
+        ...
 
 
 class Remote(Protocol):

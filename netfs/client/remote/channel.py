@@ -6,7 +6,7 @@ Implemented by ssh.py, pipe.py and tcp.py.  All calls happen on the event loop's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.wire import Buffer
@@ -60,21 +60,12 @@ class Link(Protocol):
 
     max_channels: int  # how many open_channel calls can succeed; 1 for passive
     may_ask: bool  # open_channel may wait for a person: it has no deadline of its own
-    can_probe: bool  # probe() works; else the caller asks something over SFTP
 
     async def open_channel(self, receiver: Receiver) -> Channel:
         """Start the server's SFTP on a new stream.
 
         Raises:
             ConnectError: NO_SFTP, LOST ...
-        """
-        ...
-
-    async def probe(self) -> None:
-        """Return as soon as the server has answered a no-op outside of SFTP.
-
-        Raises:
-            ConnectError: LOST.
         """
         ...
 
@@ -92,6 +83,19 @@ class Link(Protocol):
 
     async def close(self) -> None:
         """End the link in an orderly way, bounded in time."""
+        ...
+
+
+@runtime_checkable
+class ProbedLink(Link, Protocol):
+    """A Link whose life shows outside of SFTP; over any other one something is asked by SFTP."""
+
+    async def probe(self) -> None:
+        """Return as soon as the server has answered a no-op.
+
+        Raises:
+            ConnectError: LOST.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from netfs.client.config import Config
 from netfs.client.remote import files
-from netfs.client.remote.channel import Link
+from netfs.client.remote.channel import Link, ProbedLink
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.lanes import Lanes
@@ -43,10 +43,14 @@ class Conversation:
     def __init__(self, link: Link, sftp: SftpFiles, config: Config, ways: Ways) -> None:
         self.files = sftp
         self.links = ways.links
+        self.is_ended = False
+        self.on_end: Callable[[], None] | None = None
+        """Called at once when it has ended, before anybody who waits for an answer is told."""
         self._link = link
         self._config = config
         self._ways = ways
-        self._requesters = [sftp.requester]
+        self._requesters: list[Requester] = []
+        self._add(sftp.requester)
         self._opening: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # there are other channels to watch
         self.lanes = Lanes(self._open_lane, self._close_lane, link.max_channels - 2)
@@ -55,10 +59,6 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<Conversation {self._requesters!r}>"
-
-    @property
-    def is_ended(self) -> bool:
-        return True in [requester.is_ended for requester in self._requesters]
 
     @property
     def requesters(self) -> tuple[Requester, ...]:
@@ -83,7 +83,7 @@ class Conversation:
 
     async def probe(self) -> None:
         """See ``link.Live``."""
-        if self._link.can_probe:
+        if isinstance(self._link, ProbedLink):
             await self._link.probe()
             return
         try:
@@ -155,11 +155,23 @@ class Conversation:
             _log.info("no SFTP channel beside the %d: %s", len(self._requesters), exc)
             requester.abort("not used")
             return None
-        self._requesters.append(requester)
+        self._add(requester)
         self._changed.set()
         return lane
 
+    def _add(self, requester: Requester) -> None:
+        self._requesters.append(requester)
+        requester.on_end = self._channel_ended
+        if requester.is_ended:
+            self._channel_ended()
+
+    def _channel_ended(self) -> None:
+        self.is_ended = True
+        if self.on_end is not None:
+            self.on_end()
+
     def _close_lane(self, lane: SftpFiles) -> None:
+        lane.requester.on_end = None
         self._requesters.remove(lane.requester)
         self._changed.set()
         lane.requester.close()

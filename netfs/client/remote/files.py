@@ -48,6 +48,7 @@ _LARGEST_BLOCK: Final = 256 * 1024
 _WRITE_HEAD: Final = 1024
 """Bytes kept free in a packet for what surrounds the data: OpenSSH's own reserve."""
 _DEFAULT_PACKET: Final = 34_000
+_EOF: Final = int(Status.EOF)
 _IDS_AT_ONCE: Final = 1024  # of users-groups-by-id: 4 KiB of ids, at most 64 KiB of names back
 
 _T = TypeVar("_T")
@@ -134,7 +135,7 @@ class SftpFiles:
     async def ask_extended_attrs(self) -> None:
         """Have inode numbers, link counts and nanoseconds from now on."""
         try:
-            await self._done(ext.AttrsNetfs(1))
+            await self.done(ext.AttrsNetfs(1))
         except OSError as exc:
             _log.info("the server offers attrs@netfs but refuses it: %s", exc)
             return
@@ -168,13 +169,13 @@ class SftpFiles:
             raise await self.error_of(exc) from exc
 
     async def mkdir(self, path: bytes, mode: int) -> None:
-        await self._done(req.Mkdir(path, Attrs(mode=mode)))
+        await self.done(req.Mkdir(path, Attrs(mode=mode)))
 
-    def rmdir(self, path: bytes) -> Coroutine[Any, Any, None]:
-        return self._done(req.Rmdir(path))
+    async def rmdir(self, path: bytes) -> None:
+        await self.done(req.Rmdir(path))
 
-    def remove(self, path: bytes) -> Coroutine[Any, Any, None]:
-        return self._done(req.Remove(path))
+    async def remove(self, path: bytes) -> None:
+        await self.done(req.Remove(path))
 
     async def rename(self, old: bytes, new: bytes, *, replace: bool = True) -> None:
         if not replace:
@@ -204,29 +205,29 @@ class SftpFiles:
 
     async def _rename(self, request: req.Request) -> None:
         try:
-            await self._done(request)
+            await self.done(request)
         except OSError as exc:
             if self._rename_xdev and exc.errno in (errno.EIO, errno.EBUSY):
                 exc.errno, exc.strerror = errno.EXDEV, os.strerror(errno.EXDEV)
             raise
 
     async def symlink(self, target: bytes, path: bytes) -> None:
-        await self._done(req.Symlink(target, path))
+        await self.done(req.Symlink(target, path))
 
     async def link(self, existing: bytes, path: bytes) -> None:
         self._need(ext.HARDLINK)
-        await self._done(ext.Hardlink(existing, path))
+        await self.done(ext.Hardlink(existing, path))
 
     async def setstat(self, path: bytes, attrs: Attrs, *, follow: bool = True) -> None:
         if follow:
-            await self._done(req.Setstat(path, attrs))
+            await self.done(req.Setstat(path, attrs))
         elif ext.LSETSTAT in self.extensions:
-            await self._done(ext.Lsetstat(path, attrs))
+            await self.done(ext.Lsetstat(path, attrs))
         else:
             mode = (await self.lstat(path)).mode
             if mode is not None and stat_module.S_ISLNK(mode):
                 self._need(ext.LSETSTAT)
-            await self._done(req.Setstat(path, attrs))
+            await self.done(req.Setstat(path, attrs))
 
     async def statvfs(self, path: bytes) -> StatVfs:
         self._need(ext.STATVFS)
@@ -263,13 +264,16 @@ class SftpFiles:
         try:
             handle = await self._opened(opening)
             try:
-                attrs = await self._attrs_of(looking)
+                response = await looking
+                if type(response) is not AttrsResponse:
+                    raise await self._refusal(looking.request, response)
             except BaseException:
                 self.requester.dismiss(handle.handle)
                 raise
-            return handle, attrs
-        finally:
+            return handle, response.attrs
+        except BaseException:
             self.requester.drop(looking)
+            raise
 
     async def _opened(self, opening: Pending) -> SftpHandle:
         request = opening.request
@@ -281,19 +285,18 @@ class SftpFiles:
             raise
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
-        if isinstance(response, StatusResponse):
-            raise await self.error_of(StatusError(request, response))
-        assert isinstance(response, Handle)
+        if type(response) is not Handle:
+            raise await self._refusal(request, response)
         return SftpHandle(response.handle, request.path, request.pflags)
 
     def fstat(self, handle: SftpHandle) -> Coroutine[Any, Any, Attrs]:
         return self._attrs(req.Fstat(handle.handle))
 
     def fsetstat(self, handle: SftpHandle, attrs: Attrs) -> Coroutine[Any, Any, None]:
-        return self._done(req.Fsetstat(handle.handle, attrs))
+        return self.done(req.Fsetstat(handle.handle, attrs))
 
     def read(
-        self, handle: SftpHandle, offset: int, size: int, *, end: int | None = None
+        self, handle: SftpHandle, offset: int, size: int, end: int | None = None
     ) -> Coroutine[Any, Any, Buffer]:
         """See ``api.Remote.read``; more than ``limits.max_read`` is split and pipelined."""
         if size <= self.limits.max_read:
@@ -322,25 +325,38 @@ class SftpFiles:
         got = 0
         while got < size:
             request = req.Read(handle.handle, offset + got, size - got)
-            response = await self._response(request, eof=True)
-            if not isinstance(response, Data) or not len(response.data):
+            try:
+                response = await self.requester.ask(request)
+            except LocalProtocolError as exc:
+                raise _unsayable(exc, request) from exc
+            if type(response) is not Data:
+                if type(response) is StatusResponse and response.code == _EOF:
+                    break
+                raise await self._refusal(request, response)
+            data = response.data
+            count = len(data)
+            if not count:
                 break
-            parts.append(response.data)
-            got += len(response.data)
+            parts.append(data)
+            got += count
             if end is not None and offset + got >= end:
                 break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def write(self, handle: SftpHandle, offset: int, data: Sequence[Buffer]) -> None:
+    def write(
+        self, handle: SftpHandle, offset: int, data: Sequence[Buffer]
+    ) -> Coroutine[Any, Any, None]:
         """Write the joined buffers; returns when all of it is acknowledged."""
+        if sum(map(len, data)) <= self.limits.max_write:
+            return self.done(req.Write(handle.handle, offset, tuple(data)))
+        return self._write_blocks(handle, offset, data)
+
+    async def _write_blocks(self, handle: SftpHandle, offset: int, data: Sequence[Buffer]) -> None:
         block = self.limits.max_write
-        if sum([len(part) for part in data]) <= block:
-            await self._done(req.Write(handle.handle, offset, tuple(data)))
-            return
         whole = memoryview(b"".join(data))
         await _together(
             [
-                self._done(req.Write(handle.handle, offset + at, (whole[at : at + block],)))
+                self.done(req.Write(handle.handle, offset + at, (whole[at : at + block],)))
                 for at in range(0, len(whole), block)
             ]
         )
@@ -348,21 +364,26 @@ class SftpFiles:
     async def fsync(self, handle: SftpHandle) -> None:
         """Returns without doing anything where the server can't."""
         if ext.FSYNC in self.extensions:
-            await self._done(ext.Fsync(handle.handle))
+            await self.done(ext.Fsync(handle.handle))
 
     async def close(self, handle: SftpHandle) -> None:
         """Cancelling doesn't keep the CLOSE from leaving."""
         request = req.Close(handle.handle)
-        response = await asyncio.shield(self.requester.ask(request))
-        assert isinstance(response, StatusResponse)
-        if response.code != Status.OK:
-            raise await self.error_of(StatusError(request, response))
+        future = self.requester.ask(request)
+        try:
+            response = await future
+        except asyncio.CancelledError:
+            if not future.is_sent:
+                self.requester.dismiss(handle.handle)
+            raise
+        if type(response) is not StatusResponse or response.code:
+            raise await self._refusal(request, response)
 
     async def copy_data(
         self, source: SftpHandle, offset: int, length: int, dest: SftpHandle, dest_offset: int
     ) -> None:
         self._need(ext.COPY_DATA)
-        await self._done(ext.CopyData(source.handle, offset, length, dest.handle, dest_offset))
+        await self.done(ext.CopyData(source.handle, offset, length, dest.handle, dest_offset))
 
     # What all of them do.
 
@@ -374,46 +395,43 @@ class SftpFiles:
         if extension not in self.extensions:
             raise OSError(errno.EOPNOTSUPP, f"the server doesn't offer {extension.decode()}")
 
-    async def _response(self, request: req.Request, *, eof: bool = False) -> Response:
-        requester = self.requester
-        future = requester.ask(request)
+    # An answer is of the request's type or a status that is not OK: ClientConnection sees to it.
+
+    async def done(self, request: req.Request) -> None:
+        """Have *request* carried out, one that a status answers."""
         try:
-            response = await future
-        except asyncio.CancelledError:
-            requester.drop(future)
-            raise
+            response = await self.requester.ask(request)
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
-        if type(response) is StatusResponse and response.code != Status.OK:
-            if eof and response.code == Status.EOF:
-                return response
-            refused = StatusError(request, response)
-            raise await self.error_of(refused) from refused
-        return response
+        if type(response) is not StatusResponse or response.code:
+            raise await self._refusal(request, response)
 
-    async def _done(self, request: req.Request) -> None:
-        await self._response(request)
+    async def _refusal(self, request: req.Request, response: Response) -> OSError:
+        assert isinstance(response, StatusResponse)
+        refused = StatusError(request, response)
+        error = await self.error_of(refused)
+        error.__cause__ = refused
+        return error
 
     async def _attrs(self, request: req.Request) -> Attrs:
-        response = await self._response(request)
-        assert isinstance(response, AttrsResponse)
-        return response.attrs
-
-    async def _attrs_of(self, future: Pending) -> Attrs:
-        response = await future
-        if isinstance(response, StatusResponse):
-            raise await self.error_of(StatusError(future.request, response))
-        assert isinstance(response, AttrsResponse)
+        response = await self.requester.ask(request)
+        if type(response) is not AttrsResponse:
+            raise await self._refusal(request, response)
         return response.attrs
 
     async def _name(self, request: req.Request) -> bytes:
-        response = await self._response(request)
-        assert isinstance(response, Name)
+        response = await self.requester.ask(request)
+        if type(response) is not Name:
+            raise await self._refusal(request, response)
         return response.entries[0].filename
 
     async def _extended(self, request: req.Request) -> Buffer:
-        response = await self._response(request)
-        assert isinstance(response, ExtendedReply)
+        try:
+            response = await self.requester.ask(request)
+        except LocalProtocolError as exc:
+            raise _unsayable(exc, request) from exc
+        if type(response) is not ExtendedReply:
+            raise await self._refusal(request, response)
         return response.data
 
     def _report_illegal(self, name: bytes) -> None:

@@ -69,10 +69,6 @@ class SessionHandle:
     def path(self) -> bytes:
         return self.file.path
 
-    @path.setter
-    def path(self, path: bytes) -> None:
-        self.file.path = path
-
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else errno.errorcode.get(self.broken or 0, "open")
         return f"<SessionHandle {state} {self.file!r}>"

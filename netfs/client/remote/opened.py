@@ -8,7 +8,7 @@ before and what was written here since.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from netfs.sftp.attrs import Attrs
@@ -22,7 +22,6 @@ class OpenedFile:
     """
 
     __slots__ = (
-        "_high",
         "_in_flight",
         "_ino",
         "_is_cut",
@@ -33,6 +32,7 @@ class OpenedFile:
         "is_removed",
         "others",
         "path",
+        "size_high",
         "users",
     )
 
@@ -45,24 +45,20 @@ class OpenedFile:
         self._is_cut = False  # by one of them, which may have undone the others
         self._kind = stat.S_IFMT(attrs.mode) if attrs.mode is not None else None
         self._ino: int | None = None
-        self._low = self._high = 0
+        self._low = 0
+        self.size_high = 0  # the size that it can have at most, as far as known
         self._mtime = 0
         self._is_exact = False  # size and mtime are as the server said last
         self.learn(attrs)
 
     def __repr__(self) -> str:
-        size = self._low if self._low == self._high else f"{self._low}..{self._high}"
+        size = self._low if self._low == self.size_high else f"{self._low}..{self.size_high}"
         return f"<OpenedFile {self.path!r} size={size} mtime={self._mtime}>"
 
     @property
     def names(self) -> tuple[bytes, ...]:
         """All names known to lead to it; none when it was removed."""
         return () if self.is_removed else (self.path, *self.others)
-
-    @property
-    def size_high(self) -> int:
-        """The size that the file can have at most, as far as known."""
-        return self._high
 
     def learn(self, attrs: Attrs) -> None:
         """The server said this of the open file."""
@@ -71,9 +67,9 @@ class OpenedFile:
         self._ino = attrs.ino if attrs.ino is not None else self._ino
         if self._in_flight:
             self._low = min(self._low, attrs.size)
-            self._high = max(self._high, attrs.size)
+            self.size_high = max(self.size_high, attrs.size)
             return
-        self._low = self._high = attrs.size
+        self._low = self.size_high = attrs.size
         self._mtime = attrs.mtime
         self._is_exact = True
 
@@ -94,14 +90,14 @@ class OpenedFile:
             return False
         if self._is_exact:
             return attrs.size == self._low and attrs.mtime == self._mtime
-        return self._low <= attrs.size <= self._high and attrs.mtime >= self._mtime
+        return self._low <= attrs.size <= self.size_high and attrs.mtime >= self._mtime
 
     # Our own changes: begun when first sent, ended when acknowledged or refused.
 
     def write_begun(self, end: int) -> None:
         self._in_flight += 1
         self._is_exact = False
-        self._high = max(self._high, end)
+        self.size_high = max(self.size_high, end)
 
     def write_ended(self, end: int, *, done: bool) -> None:
         self._in_flight -= 1
@@ -116,7 +112,7 @@ class OpenedFile:
         if attrs.size is not None:
             self._is_cut = True
             self._low = min(self._low, attrs.size)
-            self._high = max(self._high, attrs.size)
+            self.size_high = max(self.size_high, attrs.size)
         mtime = _mtime_of(attrs)
         if mtime is not None:
             self._mtime = min(self._mtime, mtime)
@@ -133,11 +129,11 @@ class OpenedFile:
         if not done or self._in_flight:
             return
         if attrs.size is not None:
-            self._low = self._high = attrs.size
+            self._low = self.size_high = attrs.size
         mtime = _mtime_of(attrs)
         if mtime is not None:
             self._mtime = mtime
-            self._is_exact = self._low == self._high
+            self._is_exact = self._low == self.size_high
 
 
 def _mtime_of(attrs: Attrs) -> int | None:
@@ -151,12 +147,13 @@ def touches_version(attrs: Attrs) -> bool:
 
 
 class OpenedFiles:
-    """All of them, by path."""
+    """All of them, by the names that they have."""
 
-    __slots__ = ("_files",)
+    __slots__ = ("_files", "by_name")
 
     def __init__(self) -> None:
-        self._files: set[OpenedFile] = set()
+        self._files: set[OpenedFile] = set()  # those too that no name leads to
+        self.by_name: dict[bytes, list[OpenedFile]] = {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -173,6 +170,7 @@ class OpenedFiles:
         if file is None:
             file = OpenedFile(path, attrs)
             self._files.add(file)
+            self._gain(file, path)
         elif truncated:
             file.cut()  # *attrs* may be older than what others wrote since
         else:
@@ -185,23 +183,24 @@ class OpenedFiles:
         file.users -= 1
         if not file.users:
             self._files.discard(file)
+            for name in file.names:
+                self._lose(file, name)
 
-    def at(self, path: bytes) -> Iterator[OpenedFile]:
+    def at(self, path: bytes) -> Sequence[OpenedFile]:
         """The open files that have this name."""
-        for file in self._files:
-            if (file.path == path or path in file.others) and not file.is_removed:
-                yield file
+        return tuple(self.by_name.get(path, ()))
 
     def also(self, path: bytes, other: bytes) -> None:
         """What has the name *path* is a file that has the name *other*, too."""
         for file in self.at(path):
             if other not in file.names:
                 file.others.append(other)
+                self._gain(file, other)
 
     def removed(self, path: bytes) -> None:
         """The name *path* was removed."""
-        for file in list(self.at(path)):
-            _drop_name(file, path)
+        for file in self.at(path):
+            self._drop(file, path)
 
     def renamed(self, old: bytes, new: bytes) -> None:
         """*old*, a file or a directory, has the name *new* now; what had it is gone."""
@@ -226,11 +225,33 @@ class OpenedFiles:
             if name not in file.names:
                 continue
             if to is None:
-                _drop_name(file, name)
-            elif file.path == name:
+                self._drop(file, name)
+                continue
+            if file.path == name:
                 file.path = to
             else:
                 file.others[file.others.index(name)] = to
+            self._lose(file, name)
+            self._gain(file, to)
+
+    def _drop(self, file: OpenedFile, name: bytes) -> None:
+        """*name* leads to *file* no more."""
+        self._lose(file, name)
+        if file.path != name:
+            file.others.remove(name)
+        elif file.others:
+            file.path = file.others.pop(0)
+        else:
+            file.is_removed = True
+
+    def _gain(self, file: OpenedFile, name: bytes) -> None:
+        self.by_name.setdefault(name, []).append(file)
+
+    def _lose(self, file: OpenedFile, name: bytes) -> None:
+        files = self.by_name[name]
+        files.remove(file)
+        if not files:
+            del self.by_name[name]
 
 
 class Renaming(NamedTuple):
@@ -239,12 +260,3 @@ class Renaming(NamedTuple):
     file: OpenedFile
     name: bytes
     to: bytes | None  # None: the name goes
-
-
-def _drop_name(file: OpenedFile, name: bytes) -> None:
-    if file.path != name:
-        file.others.remove(name)
-    elif file.others:
-        file.path = file.others.pop(0)
-    else:
-        file.is_removed = True

@@ -77,7 +77,6 @@ def kind_of_complaint(said: bytes) -> ConnectErrorKind:
 class PipeLink:
     """Each channel is a process.  Implements channel.Link."""
 
-    can_probe = False
     may_ask = True
 
     def __init__(self, config: Config) -> None:
@@ -112,10 +111,6 @@ class PipeLink:
         reaping.add_done_callback(self._reaping.discard)
         if reason is not None and not self._lost.done():
             self._lost.set_result(reason)
-
-    async def probe(self) -> None:
-        """See channel.Link; can_probe is False."""
-        raise NotImplementedError
 
     def acked_at(self) -> float | None:
         """See channel.Link."""
@@ -211,7 +206,6 @@ class PassiveLink:
     """One channel: SFTP on stdin and stdout.  Implements channel.Link."""
 
     max_channels = 1
-    can_probe = False
     may_ask = False
 
     def __init__(self, reading: int = 0, writing: int = 1) -> None:
@@ -250,10 +244,6 @@ class PassiveLink:
     def _ended(self, ended: asyncio.Future[Exception | None]) -> None:
         if not self._lost.done():
             self._lost.set_result(ended.result())
-
-    async def probe(self) -> None:
-        """See channel.Link; can_probe is False."""
-        raise NotImplementedError
 
     def acked_at(self) -> float | None:
         """See channel.Link."""

@@ -132,7 +132,7 @@ class Requester:
         turn: Turn | None = None,
     ) -> None:
         """*turn*: at whose end what was asked for leaves."""
-        self.on_end: Callable[[Requester], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         """Called at once when the conversation is over, before anybody is told."""
         self._loop = asyncio.get_running_loop()
         self._turn = Turn(self._loop) if turn is None else turn
@@ -485,7 +485,7 @@ class Requester:
             return
         self.is_ended = True
         if self.on_end is not None:
-            self.on_end(self)
+            self.on_end()
         self._ended.set_result(reason)
         for lane in (self._reads, self._writes):
             lane.window.unsubscribe(self._room_came)

@@ -31,8 +31,11 @@ _BIG: Final = 4 * 1024 * 1024
 _FAR_S: Final = 0.002
 """On a shorter way one channel carries 1 GB/s."""
 
-Begun = asyncio.Future[None]
-"""A request that has come; done when it has ended, one way or the other."""
+
+class Begun:
+    """A request that has come and has not ended, one way or the other."""
+
+    __slots__ = ()
 
 
 class Strand:
@@ -51,9 +54,9 @@ class Spread:
     """See the module.  One per open file; the strands are of the present conversation."""
 
     __slots__ = (
-        "_loop",
         "_others",
         "_total",
+        "_waiting",
         "_writes",
         "in_flight",
         "is_final",
@@ -64,11 +67,11 @@ class Spread:
     )
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._writes: set[Begun] = set()
         self._others: set[Begun] = set()
-        self._total = 0  # bytes of all WRITEs so far
-        self.in_flight = 0  # bytes of WRITEs on the file's own channel
+        self._waiting: list[asyncio.Future[None]] = []  # until a request ends
+        self._total = 0  # bytes written so far
+        self.in_flight = 0  # bytes of WRITEs on all channels
         self.strands: Sequence[Strand] = ()
         self.release: Callable[[], None] | None = None  # tells that the lanes are not used now
         self.is_wide = False  # there are, or were, strands: order is kept here
@@ -77,31 +80,36 @@ class Spread:
 
     # The order.
 
-    def begin_write(self) -> Begun:
-        """A WRITE has come: ``turn_of_write`` before it leaves, ``end`` when it has ended."""
-        begun = self._loop.create_future()
+    def begin_write(self, size: int) -> Begun:
+        """A WRITE has come: ``turn_of_write`` before it leaves, ``end_write`` when it has ended."""
+        begun = Begun()
         self._writes.add(begun)
+        self.in_flight += size
         return begun
 
-    def begin_other(self) -> tuple[Begun, list[Begun] | None]:
+    def end_write(self, begun: Begun, size: int) -> None:
+        """See ``end``."""
+        self.in_flight -= size
+        self.end(begun)
+
+    def begin_other(self) -> tuple[Begun, set[Begun] | None]:
         """Another request has come, and these were before: ``turn_of_other``, then ``end``.
 
         None: one channel keeps the order by itself, the request may leave at once.
         """
-        begun = self._loop.create_future()
-        earlier = [*self._writes, *self._others] if self.is_wide else None
+        begun = Begun()
+        earlier = self._writes | self._others if self.is_wide else None
         self._others.add(begun)
         return begun, earlier
 
     async def turn_of_write(self) -> None:
         """Wait for what is no WRITE and came before."""
-        if self.is_wide and self._others:
-            await asyncio.wait(self._others)
+        if self.is_wide:
+            await self._until_ended(set(self._others))
 
-    async def turn_of_other(self, earlier: list[Begun]) -> None:
+    async def turn_of_other(self, earlier: set[Begun]) -> None:
         """Wait for the *earlier*, and for what is still on its way of abandoned WRITEs."""
-        if earlier:
-            await asyncio.wait(earlier)
+        await self._until_ended(earlier)
         for strand in self.strands:
             if strand.in_doubt:
                 # Refused, the answer is behind the WRITEs as well; lost, so are they.
@@ -113,7 +121,17 @@ class Spread:
         """It was answered, or given up."""
         self._writes.discard(begun)
         self._others.discard(begun)
-        begun.set_result(None)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def _until_ended(self, earlier: set[Begun]) -> None:
+        while not earlier.isdisjoint(self._writes) or not earlier.isdisjoint(self._others):
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
 
     # The channels.
 
@@ -122,15 +140,12 @@ class Spread:
     ) -> None:
         """Send a WRITE over the channel that has the least of this file under way."""
         least: Strand | None = None
+        under_way = self.in_flight - size - sum([strand.in_flight for strand in self.strands])
         for strand in self.strands:
-            if strand.in_flight < (self.in_flight if least is None else least.in_flight):
-                least = strand
+            if strand.in_flight < under_way:
+                least, under_way = strand, strand.in_flight
         if least is None:
-            self.in_flight += size
-            try:
-                await files.write(sftp, offset, data)
-            finally:
-                self.in_flight -= size
+            await files.write(sftp, offset, data)
             return
         least.in_flight += size
         try:
@@ -147,13 +162,13 @@ class Spread:
         As many as it takes to carry what the measured way holds; 0: no more than there are.
         """
         self._total += size
-        if self.is_final or self.is_widening or self._total < _BIG:
+        if self._total < _BIG or self.is_final or self.is_widening:
             return 0
         window = links.writes
         carried = CARRIED * (1 + len(self.strands))
         if window.in_flight < carried or links.round_trip.shortest_s < _FAR_S:
             return 0
-        if self.in_flight + sum([strand.in_flight for strand in self.strands]) < carried:
+        if self.in_flight < carried:
             return 0
         return max(window.limit // CARRIED, len(self.strands) + 1)
 

@@ -79,7 +79,6 @@ class SshLink:
         self._settings = settings
         self._sftp_server = sftp_server
         self._underlay = underlay
-        self.can_probe = hasattr(connection, "_make_global_request")
         self._path = sshfast.install(connection)
 
     def __repr__(self) -> str:
@@ -156,13 +155,6 @@ class SshLink:
             return ""  # no explanation; what failed is told without it
         return readable(bytes(done.stderr or b"") or bytes(done.stdout or b""))  # type: ignore[arg-type]
 
-    async def probe(self) -> None:
-        """See channel.Link.  The same request as ssh's own keepalive; any answer will do."""
-        if not self._connection.is_closed():
-            await self._connection._make_global_request(b"keepalive@openssh.com")
-        if self._connection.is_closed():
-            raise self._lost_error(None)
-
     def acked_at(self) -> float | None:
         """See channel.Link."""
         return self._underlay.acked_at()
@@ -192,6 +184,17 @@ class SshLink:
         return ConnectError(
             ConnectErrorKind.LOST, f"the connection to {self._settings.host} was lost{why}"
         )
+
+
+class ProbedSshLink(SshLink):
+    """Where asyncssh has the request that a probe takes.  Implements channel.ProbedLink."""
+
+    async def probe(self) -> None:
+        """See channel.ProbedLink.  The request of ssh's own keepalive; any answer will do."""
+        if not self._connection.is_closed():
+            await self._connection._make_global_request(b"keepalive@openssh.com")
+        if self._connection.is_closed():
+            raise self._lost_error(None)
 
 
 def _abort_late(opening: asyncio.Future[SshChannel]) -> None:

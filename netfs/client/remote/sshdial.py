@@ -29,7 +29,7 @@ from netfs.client.remote import algorithms, hostkeys, sshconfig
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.prompt import Prompter, Purpose
 from netfs.client.remote.sockets import ProxyCommand, acked_at, open_tcp, reset_on_close
-from netfs.client.remote.ssh import SshLink
+from netfs.client.remote.ssh import ProbedSshLink, SshLink
 from netfs.client.remote.sshlogin import (
     Login,
     Patience,
@@ -68,7 +68,8 @@ async def connect_ssh(config: Config, prompter: Prompter) -> SshLink:
     except BaseException:
         await dialer.undo()
         raise
-    return SshLink(connection, login, settings, config.ssh.sftp_server, dialer)
+    kind = ProbedSshLink if hasattr(connection, "_make_global_request") else SshLink
+    return kind(connection, login, settings, config.ssh.sftp_server, dialer)
 
 
 class Dialer:

@@ -15,7 +15,6 @@ from netfs.client.remote.stream import StreamChannel
 class TcpLink:
     """Each channel is a connection.  Implements channel.Link."""
 
-    can_probe = False
     may_ask = False
 
     def __init__(self, config: Config) -> None:
@@ -83,10 +82,6 @@ class TcpLink:
         self._channels = [pair for pair in self._channels if pair[0] is not channel]
         if reason is not None and not self._lost.done():
             self._lost.set_result(reason)
-
-    async def probe(self) -> None:
-        """See channel.Link; can_probe is False."""
-        raise NotImplementedError
 
     def acked_at(self) -> float | None:
         """See channel.Link; of the channel that heard something last."""

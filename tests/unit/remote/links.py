@@ -30,7 +30,6 @@ class CutLink:
     """A Link whose channel is an sftp-server's; dies by ``cut``."""
 
     max_channels = 1
-    can_probe = True
     may_ask = False
 
     def __init__(self, world: "World") -> None:

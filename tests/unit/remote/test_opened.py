@@ -88,7 +88,7 @@ def test_handles_of_one_file_share_what_is_known() -> None:
     files.detach(one)
     files.detach(one)
     files.detach(other)
-    assert len(files) == 0
+    assert not files.by_name
 
 
 def test_names_follow_renames_and_removals_made_here() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from netfs.client.config import SshConfig
+from netfs.client.remote.channel import ProbedLink
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.prompt import Purpose
 from tests.harness.sshd import Sshd, make_key, running_sshd
@@ -49,6 +50,7 @@ async def failure(port: int, words: Words, prompter: Script | None = None) -> Co
 async def test_a_key_file_logs_in_and_the_server_speaks_sftp(sshd: Sshd, words: Words) -> None:
     async with linked(config_for(sshd.port, words)) as link:
         assert await version_of(link) == VERSION_3
+        assert isinstance(link, ProbedLink)
         await link.probe()
         assert link.acked_at() is not None
 
@@ -524,6 +526,7 @@ async def test_a_killed_server_process_is_a_lost_channel_and_a_lost_link(own_ssh
         async with asyncio.timeout(10):
             lost = await link.wait_lost()
         channel.write([b"dropped"])
+        assert isinstance(link, ProbedLink)
         with pytest.raises(ConnectError):
             await link.probe()
         with pytest.raises(ConnectError):

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from netfs.client.config import Config, MountConfig, SourceConfig, SshConfig
-from netfs.client.remote.channel import check_greeting, readable
+from netfs.client.remote.channel import ProbedLink, check_greeting, readable
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.pipe import PassiveLink, PipeLink, ssh_argv
 from netfs.client.remote.sockets import open_tcp
@@ -115,7 +115,7 @@ async def test_the_systems_ssh_carries_sftp_and_is_reaped(sshd: Sshd) -> None:
     async with linked(config) as link:
         assert isinstance(link, PipeLink)
         assert link.max_channels == 2
-        assert not link.can_probe
+        assert not isinstance(link, ProbedLink)
         assert link.acked_at() is None
         assert await version_of(link) == VERSION_3
         recorder = Recorder()
