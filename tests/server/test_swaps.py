@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -145,5 +146,8 @@ def test_three_seconds_of_swapping_reach_nothing_outside(tree: Tree) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("NETFS_TEST_LONG"), reason="the long form of the test above (a minute)"
+)
 def test_thirty_seconds_of_swapping_reach_nothing_outside(tree: Tree) -> None:
     fire(tree, 30)
