@@ -188,6 +188,8 @@ class Run:
     def _move(self, directory: Node) -> None:
         """The walk is in *directory* now: what lies behind it unused will not be used."""
         places = self._places
+        if places and places[-1] is directory:
+            return
         upwards = [each.nodeid for each in upwards_from(directory)]
         nearest: tuple[int, int] | None = None  # (levels up to what both have in common, index)
         for index, place in enumerate(places):
@@ -328,9 +330,11 @@ class Run:
                     return
                 route.pop_file()
                 continue
+            # The window is filled up by an eighth at a time: less to do than one by one.
+            open_for = self.file_window if len(plan.files) else self.file_window * 7 // 8
             if (
                 len(ahead) >= MAX_FILES
-                or ahead.before(key) >= self.file_window
+                or ahead.before(key) >= max(1, open_for)
                 or ahead.size >= MAX_BYTES
             ):
                 return

@@ -135,18 +135,10 @@ class Operation(Generic[_T]):
         """Run it up to its next wait, or its end: to begin it, and when its wait is over."""
         self._waits_for = None
         loop = self._loop
-        outer: Any = None
-        if _running:  # an operation begins another one, or its answer makes another one go on
-            outer = _running[-1]
+        outer: Any = _running[-1] if _running else asyncio.current_task(loop)
+        if outer is not None:  # who begins it, or gives it its answer, is within this process
             _leave_task(loop, outer)
-        try:
-            _enter_task(loop, self)  # type: ignore[arg-type]
-        except RuntimeError:
-            # There is a task: the answer comes from within this process.
-            outer = asyncio.current_task(loop)
-            assert outer is not None
-            _leave_task(loop, outer)
-            _enter_task(loop, self)  # type: ignore[arg-type]
+        _enter_task(loop, self)  # type: ignore[arg-type]
         _running.append(self)
         future: asyncio.Future[Any] | None = None
         value: _T | None = None

@@ -1,8 +1,8 @@
 """Tree read-ahead on recorded programs: what they still wait for, and what was fetched in vain.
 
-Each program was recorded on the benchmark's trees (800 files in 80 directories, 12 levels) at 20 ms;
-one thing after the other, two round trips each, they wait for 160 to 2,000 round trips.  A chain of
-twelve listings alone is 25.
+Each program was recorded on the trees of the benchmark (800 files, 80 directories, 12 levels);
+one thing after the other, at two round trips each, they wait for 160 to 2,000.  A chain of
+twelve listings alone takes 25.
 """
 
 from __future__ import annotations
