@@ -370,12 +370,23 @@ class Dispatcher:
     def _ended_one(self, one: InFlight, reply: Reply | None, error: BaseException | None) -> None:
         """An operation has ended; if others wait for that, the first of them begins."""
         self._running -= 1
-        if reply is not None:
-            self._answer(one, reply)
-        elif error is None or isinstance(error, asyncio.CancelledError):
-            self._answer_error(one, errno.EINTR if one.cancelled else errno.EIO)
+        if error is not None or reply is None:
+            self._answer_error(one, self._errno_of_end(one, error))
+        elif one.answered:
+            # The caller was told EINTR meanwhile: it got nothing, so nothing is kept for it.
+            if reply.undo is not None:
+                reply.undo()
         else:
-            self._answer_error(one, self._errno(error, one.unique, one.opcode))
+            self._finish(one)
+            if self._debug:
+                wire_log.debug(
+                    "<- %d ok %d, %.1f ms",
+                    one.unique,
+                    sum(map(len, reply.body)),
+                    (self._clock() - one.since) * 1e3,
+                )
+            if not self._device.reply(one.unique, reply):
+                self._counters.gone += 1
         if self._queue and not self._is_starting:
             self._start_queued()
         if self._all_ended is not None and not self._running and not self._all_ended.done():
@@ -392,22 +403,10 @@ class Dispatcher:
         finally:
             self._is_starting = False
 
-    def _answer(self, one: InFlight, reply: Reply) -> None:
-        if one.answered:
-            # The caller was told EINTR meanwhile: it got nothing, so nothing is kept for it.
-            if reply.undo is not None:
-                reply.undo()
-            return
-        self._finish(one)
-        if self._debug:
-            wire_log.debug(
-                "<- %d ok %d, %.1f ms",
-                one.unique,
-                sum(map(len, reply.body)),
-                (self._clock() - one.since) * 1e3,
-            )
-        if not self._device.reply(one.unique, reply):
-            self._counters.gone += 1
+    def _errno_of_end(self, one: InFlight, error: BaseException | None) -> int:
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return errno.EINTR if one.cancelled else errno.EIO
+        return self._errno(error, one.unique, one.opcode)
 
     def _answer_error(self, one: InFlight, number: int) -> None:
         if one.answered:
