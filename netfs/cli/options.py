@@ -154,7 +154,7 @@ _OWN: Final = (
         kinds.COUNT,
         "cache.max_entries",
         "names remembered at most",
-        "200000",
+        "120000",
     ),
     value(_K, "cache_size", kinds.SIZE, "cache.cache_size", "memory for files' content", "128M"),
     value(
