@@ -42,6 +42,10 @@ class Prompt:
         self.silent_until = NEVER  # the server was waited for in vain
 
 
+_QUEUED_S: Final = 0.3
+"""Between the answers to two who waited for the same name: the second asks as soon as it runs."""
+
+
 class WhileUp:
     """Ends with TimeoutError what is awaited in it, as soon as the link stops being up.
 
@@ -111,6 +115,7 @@ class Coherence:
         self.filesystem = FilesystemSize()
         self.root_prompt = Prompt()
         self._waiting: set[asyncio.Timeout] = set()
+        self._given_up: dict[tuple[int, bytes], float] = {}  # (directory, name): when
         watch = getattr(remote, "on_change", None)
         if watch is not None:
             watch(self._link_changed)
@@ -131,6 +136,8 @@ class Coherence:
             now = asyncio.get_running_loop().time()
             while self._waiting:
                 self._waiting.pop().reschedule(now)
+        else:
+            self._given_up.clear()
 
     def attr_left(self, node: Node, now: float) -> float:
         """Seconds for which the attributes may still be believed; <= 0: ask."""
@@ -167,6 +174,23 @@ class Coherence:
     def is_known_missing(self, parent: Node, name: bytes) -> bool:
         """Whether *name* was missing when last looked for, however long ago."""
         return parent.listed_at > NEVER or bool(parent.negative and name in parent.negative)
+
+    def gave_up(self, parent: Node, name: bytes) -> None:
+        """The link was waited for in vain to look for *name*."""
+        self._given_up[parent.nodeid, name] = self._clock()
+
+    def is_given_up(self, parent: Node, name: bytes) -> bool:
+        """Whether that was just now.
+
+        The kernel has those who want one unknown name wait for each other, unkillably, and ask one
+        by one: each would wait for link_timeout again.
+        """
+        key = (parent.nodeid, name)
+        at = self._given_up.pop(key, NEVER)
+        if self._clock() - at > _QUEUED_S:
+            return False
+        self._given_up[key] = self._clock()
+        return True
 
     def listing_left(self, directory: Node, now: float) -> float:
         """Seconds for which the children known are all there is; <= 0: list again."""

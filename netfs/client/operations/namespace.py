@@ -68,8 +68,11 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
     left = coherence.missing_left(parent, name, now)
     if left > 0:
         return Reply((replies.negative_entry(left),))
-    if not coherence.is_up and coherence.is_known_missing(parent, name):
-        raise os_error(errno.ENOENT)
+    if not coherence.is_up:
+        if coherence.is_known_missing(parent, name):
+            raise os_error(errno.ENOENT)
+        if coherence.is_given_up(parent, name):
+            raise os_error(errno.ETIMEDOUT)
     return _ask_name(ctx, parent, name)
 
 
@@ -113,6 +116,8 @@ async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
         node = ctx.nodes.child(parent, name)
         if exc.errno in LINK_ERRNOS and node is not None and node.attrs is not None:
             return convert.entry_reply(ctx, node)
+        if exc.errno == errno.ETIMEDOUT:
+            ctx.coherence.gave_up(parent, name)
         raise
     return convert.entry_reply(ctx, ctx.coherence.learned(parent, name, attrs, at, asked))
 

@@ -586,3 +586,24 @@ async def test_a_question_under_way_is_answered_from_memory_when_the_link_falls_
         again, attr = await asyncio.wait_for(asyncio.gather(*asked), 5)
         assert again.nodeid == entry.nodeid
         assert attr.size == 3
+
+
+async def test_who_waited_behind_a_name_that_timed_out_does_not_wait_again(
+    remote: FakeRemote,
+) -> None:
+    remote.put(b"/x", b"abc")
+    async with mounted(remote) as mount:
+        remote.set_up(False)
+        remote.fail_next("lstat", errno.ETIMEDOUT)
+        for _ in range(3):  # only the first asks
+            with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
+                await mount.kernel.lookup(ROOT, b"x")
+            mount.clock.advance(0.2)
+        assert remote.count("lstat") == 1
+        mount.clock.advance(0.4)
+        remote.fail_next("lstat", errno.ETIMEDOUT)
+        with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
+            await mount.kernel.lookup(ROOT, b"x")
+        assert remote.count("lstat") == 2
+        remote.set_up(True)
+        await mount.kernel.lookup(ROOT, b"x")
