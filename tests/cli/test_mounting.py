@@ -115,7 +115,11 @@ def failing(cli: Cli, remote: Path, options: str) -> list[str]:
         ("unknown host key", 14, "is not known"),
         ("no key fits", 17, ""),
         ("no subsystem", 19, "does not start"),
-        ("log below the mountpoint", 46, "wait for itself"),
+        ("log_file below the mountpoint", 46, "wait for itself"),
+        ("rescue_dir below the mountpoint", 46, "wait for itself"),
+        ("runtime_dir below the mountpoint", 46, "wait for itself"),
+        ("IdentityFile below the mountpoint", 46, "wait for itself"),
+        ("IdentityAgent below the mountpoint", 46, "wait for itself"),
         ("unknown option", 2, "did you mean 'reconnect'"),
         ("malformed source", 2, "not like [user@]host:[dir]"),
     ],
@@ -150,8 +154,8 @@ def test_each_failure_has_a_line_and_a_code_and_leaves_no_mount(
             words = [*good, "-o", "PubkeyAuthentication=no,BatchMode=yes"]
         case "no subsystem":
             words = [*good, "-o", "sftp_server=nothing"]
-        case "log below the mountpoint":
-            words = [*good, "-o", f"log_file={point / 'log'}"]
+        case below if below.endswith(" below the mountpoint"):
+            words = [*good, "-o", f"{below.split()[0]}={point / 'it'}"]
         case "unknown option":
             words = [*good, "-o", "reconect"]
         case _:
@@ -194,6 +198,25 @@ def test_in_the_foreground_sigint_unmounts_and_ends_with_zero(
         assert not mounts.is_mounted(mount.path)
     finally:
         mount.clean_up()
+
+
+def test_a_daemon_started_in_its_own_mountpoint_does_not_stay_there(cli: Cli, remote: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.folder / "mnt"
+    point.mkdir()
+    cli.made.append(point)
+    done = subprocess.run(
+        mounts.netfs_command(*cli.words(remote, Path("."))),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=mounts.environment(),
+        cwd=point,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (point / "f").read_text() == "hello"
+    for pid in (cli.supervisor(point), cli.worker(point)):
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
 
 
 # --- the worker's death, and stuck mounts ---------------------------------------------------------
@@ -239,6 +262,15 @@ def test_after_three_deaths_in_a_minute_it_gives_up_and_leaves_no_mount(
     wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
     assert not mounts.is_mounted(point)
     assert "giving up" in cli.log()
+
+
+def test_noremount_ends_with_the_worker_and_leaves_no_mount(cli: Cli, remote: Path) -> None:
+    point = cli.mount(remote, "noremount")
+    supervisor = cli.supervisor(point)
+    os.kill(cli.worker(point), signal.SIGKILL)
+    wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
+    assert not mounts.is_mounted(point)
+    assert "not mounted again (noremount)" in cli.log()
 
 
 def test_a_stopped_worker_is_aborted_dumped_and_replaced(cli: Cli, remote: Path) -> None:

@@ -5,9 +5,11 @@ Client and server live in network namespaces of their own, joined by a veth pair
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +39,22 @@ def pair() -> Iterator[NetPair]:
 
 @pytest.fixture
 def mount(pair: NetPair, remote: Path, tmp_path: Path, need_fuse: None) -> Iterator[Mount]:
-    """netfs in the client's namespace, on an sshd in the server's."""
+    """netfs in the client's namespace, on an sshd in the server's; a dead link shows soon."""
+    with mounted_across(
+        pair, remote, tmp_path, "ServerAliveInterval=1,ServerAliveCountMax=2"
+    ) as it:
+        yield it
+
+
+@pytest.fixture
+def idle(pair: NetPair, remote: Path, tmp_path: Path, need_fuse: None) -> Iterator[Mount]:
+    """The same with netfs's own keepalive."""
+    with mounted_across(pair, remote, tmp_path, "ServerAliveInterval=15") as it:
+        yield it
+
+
+@contextlib.contextmanager
+def mounted_across(pair: NetPair, remote: Path, tmp_path: Path, words: str) -> Iterator[Mount]:
     server = Sshd(tmp_path / "sshd", 2222, "root", address="0.0.0.0")
     server.prepare()
     key = server.host_key.with_suffix(".pub").read_text()
@@ -51,7 +68,7 @@ def mount(pair: NetPair, remote: Path, tmp_path: Path, need_fuse: None) -> Itera
     place = tmp_path / "m"
     source = f"root@{pair.server_address}:{remote}"
     options = ["-F", str(server.client_config), "-p", "2222"]
-    options += ["-o", "ServerAliveInterval=1,ServerAliveCountMax=2"]
+    options += ["-o", words]
     command = mounts.netfs_command(source, str(place), "-f", *options)
     try:
         probe = pair.on_client("bash", "-c", f"exec 3<>/dev/tcp/{pair.server_address}/2222")
@@ -96,6 +113,26 @@ def test_writers_and_readers_live_through(
         )
     finally:
         timer.join()
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + mount.text()[-3000:]
     assert (remote / "target").read_bytes() == data
     assert (mount.path / "before").read_text() == "before"
+
+
+def test_a_change_of_addresses_has_a_dead_link_noticed_at_once(pair: NetPair, idle: Mount) -> None:
+    """Nobody asks anything, and keepalives are 15 s apart: only the change can tell so soon."""
+    pair.drop()
+    try:
+        time.sleep(1.5)  # longer than it takes below
+        assert "link down" not in idle.text()
+        began = time.monotonic()
+        subprocess.run(
+            ["ip", "-n", pair.client, "address", "add", "10.99.1.1/32", "dev", "lo"], check=True
+        )
+        wait_until(lambda: "link down" in idle.text(), 14, "the link counts as lost")
+        assert time.monotonic() - began < 8
+    finally:
+        pair.pass_again()
+        subprocess.run(
+            ["ip", "-n", pair.client, "address", "delete", "10.99.1.1/32", "dev", "lo"], check=True
+        )
+    wait_until(lambda: idle.text().count("link up") > 1, 30, "the link")

@@ -21,13 +21,14 @@ from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd, pytest.mark.root]
 
-NAMES = [f"{kind}{number}" for kind in ("file", "old", "gone") for number in range(12)]
+NAMES = [f"{kind}{number}" for kind in ("file", "old", "gone") for number in range(14)]
 
 OPERATIONS = {
     "stat": "os.stat('directory{n}/new')",
     "open": "os.open('file{n}', os.O_RDONLY)",
     "create": "os.open('create{n}', os.O_CREAT | os.O_EXCL | os.O_RDWR)",
     "read": "os.pread(f, 65536, 512 * 1024 * ({n} + 1))",
+    "read directly": "os.preadv(g, [mmap.mmap(-1, 65536)], 512 * 1024 * ({n} + 1))",
     "fsync": "os.fsync(f)",
     "close": "os.close(f)",
     "truncate": "os.ftruncate(f, 3)",
@@ -36,14 +37,17 @@ OPERATIONS = {
     "rename": "os.rename('old{n}', 'other{n}')",
     "unlink": "os.unlink('gone{n}')",
     "mkdir": "os.mkdir('made{n}')",
+    # the last: afterwards there is no room for what others write
+    "write": "while True: os.write(f, bytes(1 << 20))",
 }
 
 CALLER = """
-import os, signal, sys
+import mmap, os, signal, sys
 os.chdir({path!r})
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 {setup}
 f = os.open({opened!r}, os.O_RDWR)
+g = os.open({opened!r}, os.O_RDONLY | os.O_DIRECT)
 print(flush=True)
 sys.stdin.readline()
 {before}
@@ -86,7 +90,7 @@ class Stuck:
 def stuck(sshd: Sshd, tmp_path: Path) -> Iterator[Stuck]:
     remote = tmp_path / "remote"
     remote.mkdir()
-    for number in range(12):
+    for number in range(14):
         (remote / f"directory{number}").mkdir()
         (remote / f"open{number}").write_bytes(bytes(8 << 20))
     for name in NAMES:
@@ -94,7 +98,12 @@ def stuck(sshd: Sshd, tmp_path: Path) -> Iterator[Stuck]:
     with Relay(sshd.port) as relay:
         port = sshd.trust(relay.port)
         command = mounts.command_for(
-            "netfs", sshd, remote, tmp_path / "m", ("link_timeout=25", "abort_after=0"), port=port
+            "netfs",
+            sshd,
+            remote,
+            tmp_path / "m",
+            ("link_timeout=25", "abort_after=0", "dirty_limit=4M"),
+            port=port,
         )
         mount = mounts.start(command, tmp_path / "m")
         try:
