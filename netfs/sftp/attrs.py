@@ -69,7 +69,6 @@ USUAL: Final = _SIZE | _UIDGID | _PERMISSIONS | _ACMODTIME
 """What OpenSSH sends for each file."""
 _USUAL_FIELDS: Final = struct.Struct(">QIIIII")
 USUAL_LAYOUT: Final = struct.Struct(">IQIIIII")  # with the flags
-_USUAL_SIZE: Final = USUAL_LAYOUT.size
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 _TWO_U32: Final = struct.Struct(">II")
@@ -79,15 +78,15 @@ _MAX_EXTENDED_PAIRS: Final = 64
 """More of them in one ATTRS is hostile: no known server sends any."""
 
 _FULL_MASK: Final = 0x3F
-_FULL_LAYOUT: Final = struct.Struct(">IQQQqqq")
-_FULL_LENGTH: Final = _FULL_LAYOUT.size
+_PAIR_LAYOUT: Final = struct.Struct(">IQQQqqq")
+_FULL_LENGTH: Final = _PAIR_LAYOUT.size
 _FULL_HEAD: Final = (
     _U32.pack(1) + _U32.pack(len(EXTENDED_NAME)) + EXTENDED_NAME + _U32.pack(_FULL_LENGTH)
 )
 _FULL: Final = USUAL | _EXTENDED
-_FULL_WHOLE: Final = struct.Struct(f">IQIIIII{len(_FULL_HEAD)}sIQQQqqq")
+_FULL_LAYOUT: Final = struct.Struct(f">IQIIIII{len(_FULL_HEAD)}sIQQQqqq")
 """What netfs's own server sends for each file: flags, fields, the head of the pair, its body."""
-_FULL_SIZE: Final = _FULL_WHOLE.size
+FULL_SIZE: Final = _FULL_LAYOUT.size
 _FIELD_LAYOUTS: Final = (_U64, _U64, _U64, *(struct.Struct(">q"),) * 3)
 """nlink, ino, blocks (u64), atime_ns, mtime_ns, ctime_ns (s64): bit n of the mask says that
 field n is there.  Source: docs/protocol.md."""
@@ -131,7 +130,7 @@ def encode_attrs(attrs: Attrs, extended: bool = False) -> bytes:
 def _encode_pair(fields: list[int | None]) -> bytes:
     """The count of pairs (one) and the ``attrs@netfs`` pair."""
     if None not in fields:
-        return _FULL_HEAD + _FULL_LAYOUT.pack(_FULL_MASK, *fields)
+        return _FULL_HEAD + _PAIR_LAYOUT.pack(_FULL_MASK, *fields)
     mask = 0
     body = b""
     for bit, (value, layout) in enumerate(zip(fields, _FIELD_LAYOUTS, strict=True)):
@@ -178,24 +177,9 @@ def decode_attrs(reader: Reader) -> Attrs:
 _new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
-def decode_usual_attrs(packet: Buffer, pos: int) -> Attrs | None:
-    """As ``decode_attrs`` of all from *pos* on, if that is just what OpenSSH or netfs sends."""
-    size = len(packet) - pos
-    if size == _USUAL_SIZE:
-        flags, bytes_, uid, gid, mode, atime, mtime = USUAL_LAYOUT.unpack_from(packet, pos)
-        if flags == USUAL:
-            return _new(
-                Attrs,
-                (bytes_, uid, gid, mode, atime, mtime, None, None, None, None, None, None),
-            )
-    elif size == _FULL_SIZE:
-        return _full_attrs(packet, pos)
-    return None
-
-
-def _full_attrs(packet: Buffer, pos: int) -> Attrs | None:
-    """What netfs's own server sends; None for anything else."""
-    flags, size, uid, gid, mode, atime, mtime, head, mask, *more = _FULL_WHOLE.unpack_from(
+def decode_full_attrs(packet: Buffer, pos: int) -> Attrs | None:
+    """As ``decode_attrs`` at *pos*, if FULL_SIZE bytes of netfs's own server are there."""
+    flags, size, uid, gid, mode, atime, mtime, head, mask, *more = _FULL_LAYOUT.unpack_from(
         packet, pos
     )
     if flags != _FULL or head != _FULL_HEAD or mask != _FULL_MASK:
@@ -205,9 +189,9 @@ def _full_attrs(packet: Buffer, pos: int) -> Attrs | None:
 
 def decode_attrs_at(body: bytes, pos: int) -> tuple[Attrs, int]:
     """As ``decode_attrs``, at *pos*; returns where they end, too."""
-    end = pos + _FULL_SIZE
+    end = pos + FULL_SIZE
     if end <= len(body):
-        full = _full_attrs(body, pos)
+        full = decode_full_attrs(body, pos)
         if full is not None:
             return full, end
     reader = Reader(memoryview(body)[pos:])

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from netfs.sftp.attrs import (
+    FULL_SIZE,
     USUAL,
     USUAL_LAYOUT,
     Attrs,
     decode_attrs,
     decode_attrs_at,
-    decode_usual_attrs,
+    decode_full_attrs,
     encode_attrs,
 )
 from netfs.sftp.codes import PacketType, Status
@@ -142,6 +143,7 @@ def decode_response(packet_type: int, reader: Reader) -> Response:
 
 _BODY: Final = 5  # bytes of type and id before it
 _TEXT: Final = _BODY + 4  # where the bytes of a string begin that is the whole body
+_USUAL_ATTRS_SIZE: Final = _BODY + USUAL_LAYOUT.size
 _ATTRS: Final = int(PacketType.ATTRS)
 _STATUS: Final = int(PacketType.STATUS)
 _DATA: Final = int(PacketType.DATA)
@@ -170,7 +172,13 @@ def decode_usual(packet_type: int, packet: memoryview) -> Response | None:
     """
     size = len(packet)
     if packet_type == _ATTRS:
-        attrs = decode_usual_attrs(packet, _BODY)
+        if size == _USUAL_ATTRS_SIZE:
+            flags, length, uid, gid, mode, atime, mtime = USUAL_LAYOUT.unpack_from(packet, _BODY)
+            if flags != USUAL:
+                return None
+            fields = length, uid, gid, mode, atime, mtime, None, None, None, None, None, None
+            return _new(AttrsResponse, (_new(Attrs, fields),))
+        attrs = decode_full_attrs(packet, _BODY) if size == _BODY + FULL_SIZE else None
         return None if attrs is None else _new(AttrsResponse, (attrs,))
     if packet_type == _STATUS:
         return _USUAL_STATUSES.get(bytes(packet[_BODY:])) if size <= _LONGEST_STATUS else None

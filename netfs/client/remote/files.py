@@ -147,10 +147,10 @@ class SftpFiles:
     # Those that are one request return its coroutine: one layer less for each step of a wait.
 
     def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        return self._attrs(req.Lstat(path))
+        return self.attrs(req.Lstat(path))
 
     def stat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        return self._attrs(req.Stat(path))
+        return self.attrs(req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
         return await self._name(req.Readlink(path))
@@ -290,7 +290,7 @@ class SftpFiles:
         return SftpHandle(response.handle, request.path, request.pflags)
 
     def fstat(self, handle: SftpHandle) -> Coroutine[Any, Any, Attrs]:
-        return self._attrs(req.Fstat(handle.handle))
+        return self.attrs(req.Fstat(handle.handle))
 
     def fsetstat(self, handle: SftpHandle, attrs: Attrs) -> Coroutine[Any, Any, None]:
         return self.done(req.Fsetstat(handle.handle, attrs))
@@ -413,7 +413,8 @@ class SftpFiles:
         error.__cause__ = refused
         return error
 
-    async def _attrs(self, request: req.Request) -> Attrs:
+    async def attrs(self, request: req.Request) -> Attrs:
+        """What *request* asks for, one that attributes answer."""
         response = await self.requester.ask(request)
         if type(response) is not AttrsResponse:
             raise await self._refusal(request, response)

@@ -294,7 +294,7 @@ class Requester:
         except RemoteProtocolError as exc:
             breach = exc
         turn = self._turn
-        turn.begin()
+        turn.depth += 1
         try:
             # All are answered before the first is woken: what it does may concern the others.
             woken: list[tuple[Waker, Pending]] = []

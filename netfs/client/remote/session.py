@@ -173,13 +173,13 @@ class Session(LastingLink):
     # Names and attributes.
 
     async def lstat(self, path: bytes) -> Attrs:
-        attrs = await self._ask(SftpFiles.lstat, path)
+        attrs = await self._ask(SftpFiles.attrs, req.Lstat(path))
         if path in self._handles.opened.by_name:
             self._handles.seen(path, attrs, self._now)
         return attrs
 
     async def stat(self, path: bytes) -> Attrs:
-        return await self._ask(SftpFiles.stat, path)
+        return await self._ask(SftpFiles.attrs, req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
         return await self._ask(SftpFiles.readlink, path)

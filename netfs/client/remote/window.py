@@ -55,7 +55,9 @@ class RoundTrip:
             self._best, self._best_at = seconds, now
         if self.is_probing:
             self._probe_best = min(self._probe_best, seconds)
-        self.tick(now)
+            self.tick(now)
+        elif now - self._best_at > _MEMORY_S:
+            self.tick(now)
 
     def tick(self, now: float) -> None:
         """Time passes: begin or end a probe."""
