@@ -71,11 +71,6 @@ class Lookups:
         row = self._row(directory)
         row.least = max(row.least, entries)
 
-    def is_first(self, directory: Node) -> bool:
-        """Whether no more than one name of *directory* was asked for of late."""
-        row = self._rows.get(directory.nodeid)
-        return row is None or row.asked <= 1
-
     def _row(self, directory: Node) -> _Row:
         row = self._rows.pop(directory.nodeid, None) or _Row()
         self._rows[directory.nodeid] = row

@@ -43,6 +43,9 @@ FIRST_DIRS: Final = 32
 FIRST_FILES: Final = 8
 """Files carry bytes: they begin with few.  Both halve and grow fourfold with experience."""
 
+FIRST_RENEWALS: Final = 8
+"""Directories listed anew ahead: what is renewed too early has to be renewed once more."""
+
 SUFFIX_MEMORY: Final = 8
 """Files opened that make up for those that end alike and were fetched in vain, however many: the
 next program on the same tree may want what the last one did not."""
@@ -100,6 +103,7 @@ class Run:
         self.by_lookup = False  # names are looked up without listing (git status)
         self.dir_window = dir_window
         self.file_window = file_window
+        self.renew_window = FIRST_RENEWALS
         self.visited: dict[int, float] = {}  # nodeid -> when, directories
         self.ahead_dirs = Ahead()
         self.ahead_files = Ahead()
@@ -172,7 +176,7 @@ class Run:
                 self.hits += 1
                 self._counts.listings_used += 1
             age_s = now - parent.listed_at
-            self.dir_window = self._adapted(self.dir_window, node, age_s, _LEAST_DIRS, MAX_DIRS)
+            self.renew_window = self._adapted(self.renew_window, node, age_s, 1, MAX_DIRS)
         return item is not None or self._known.is_cached(node)
 
     def _adapted(self, window: int, node: Node, age_s: float, least: int, most: int) -> int:
@@ -182,7 +186,7 @@ class Run:
             return max(least, window // 2)  # far too early
         limit_s = fresh_s or STALE_S
         if age_s > limit_s / 2:
-            return max(least, window - 1)
+            return max(least, window * 3 // 4)
         return min(most, window + 1) if age_s < limit_s / 4 else window
 
     def _move(self, directory: Node) -> None:
@@ -361,7 +365,7 @@ class Run:
             return True
         if parent.nodeid in self.ahead_dirs or now - parent.listed_at <= fresh_s / 2:
             return True
-        if self.ahead_dirs.before(key) >= self.dir_window or len(self.ahead_dirs) >= MAX_DIRS:
+        if self.ahead_dirs.before(key) >= self.renew_window or len(self.ahead_dirs) >= MAX_DIRS:
             return False
         if now - self._futile.get(parent.nodeid, -FUTILE_S) >= FUTILE_S:
             self._renew(key, parent, now)
@@ -396,6 +400,7 @@ class Run:
         """Go on with what *other*, a walk below, has found out."""
         self.dir_window = max(self.dir_window, other.dir_window)
         self.file_window = max(self.file_window, other.file_window)
+        self.renew_window = other.renew_window
         self.reads_links |= other.reads_links
         self.visited |= other.visited
         self.hits += other.hits

@@ -211,3 +211,164 @@ def _walk(world, directory):
             yield from _walk(world, node)
         else:
             world.open(node)
+
+
+# --- one test for each rule ----------------------------------------------------------------------
+
+
+def project(directories: int = 20, files: int = 10) -> Tree:
+    return {
+        f"d{number:02}": {f"f{file}.c": 3000 for file in range(files)}
+        for number in range(directories)
+    }
+
+
+def listed_everywhere(tree: Tree) -> World:
+    world = World(tree)
+    find(world, world.nodes.root)
+    world.asked.clear()
+    return world
+
+
+def test_one_file_of_each_directory_is_a_scan_too():
+    world = World({f"d{number:02}": {"Makefile.c": 3000} for number in range(40)})
+    started = world.now
+    grep(world, world.nodes.root)
+    assert trips(world, started) < 30
+    assert world.unused_files == 0
+
+
+def test_the_window_of_files_does_not_run_further_ahead_than_they_stay_fresh():
+    world = World(project(40, 20))
+    started = world.now
+    grep(world, world.nodes.root, thinks_s=0.01)
+    assert world.count("lstat") == 0, "none was fetched so early that it had to be looked at"
+    assert trips(world, started) < 800 * 0.01 / RTT_S + 40
+
+
+@pytest.mark.parametrize("walk", [grep, copy])
+def test_directories_are_renewed_shortly_before_their_files_are_opened(walk):
+    world = World(project(40, 20))
+    walk(world, world.nodes.root)
+    world.think(3)
+    world.asked.clear()
+    for each in world.nodes.root.children.values():
+        for node in list(each.children.values()):
+            world.open(node)
+            world.think(0.01)  # a slow program: 8 s
+    assert world.count("list") <= 40 * 2.5, "not over and over"
+    assert world.count("lstat") <= 20
+
+
+def test_a_directory_is_renewed_before_the_walk_returns_to_it():
+    tree: Tree = {f"a{number}.c": 3000 for number in range(10)}
+    tree["m"] = {f"f{number}.c": 3000 for number in range(150)}
+    tree |= {f"z{number}.c": 3000 for number in range(10)}
+    world = World(tree)
+    grep(world, world.nodes.root, thinks_s=0.01)
+    world.think(3)
+    world.asked.clear()
+    waited = world.now
+    grep(world, world.nodes.root, thinks_s=0.01)
+    assert world.count("lstat") <= 4
+    assert world.now - waited < 170 * 0.0102 + 12 * RTT_S
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [b"f%d.c" % number for number in range(60)],  # 2 before 10
+        [b"f%d.c" % number for number in reversed(range(60))],
+        sorted(b"f%d.c" % number for number in range(60)),
+    ],
+)
+def test_the_order_of_a_program_is_recognised(names):
+    world = World({"d": {f"f{number}.c": 3000 for number in range(60)}})
+    world.opendir(world.nodes.root)
+    world.opendir(child(world, "d"))
+    started = world.now
+    for name in names:
+        world.open(child(world, "d", name.decode()))
+    assert trips(world, started) < 24
+    assert world.unused_files == 0
+
+
+def test_files_before_directories_are_recognised():
+    """As rsync and os.walk go."""
+
+    def walk(directory: Node) -> None:
+        children = world.opendir(directory)
+        for node in children:
+            if not node.is_dir:
+                world.open(node)
+        for node in children:
+            if node.is_dir:
+                walk(node)
+
+    world = World(source_tree(DIRECTORIES, FILES))
+    started = world.now
+    walk(world.nodes.root)
+    assert trips(world, started) < 60
+    assert world.unused_files == 0
+
+
+def test_names_below_a_directory_listed_for_names_are_a_walk():
+    world = World(project())
+    for name in (b"d00", b"d01", b"missing"):
+        world.lookup(world.nodes.root, name)
+    world.lookup(child(world, "d00"), b"f0.c")
+    world.think(0.1)
+    world.asked.clear()
+    for number in range(1, 20):
+        world.lookup(child(world, f"d{number:02}"), b"f3.c")
+    assert world.count("lstat") == 0
+
+
+@pytest.mark.parametrize("hidden", [".git", ".config"])
+def test_a_look_into_a_hidden_directory_is_no_walk(hidden):
+    world = World({hidden: {f"d{number}": {"x": 100} for number in range(40)}})
+    place = world.lookup(world.nodes.root, hidden.encode())
+    for name in (b"d0", b"d1", b"d2", b"missing"):
+        world.lookup(place, name)
+    for number in range(4):
+        world.lookup(child(world, hidden, f"d{number}"), b"x")
+        world.open(child(world, hidden, f"d{number}", "x"))
+    assert world.count("list") == 1
+    assert world.count("fetch") == 4
+
+
+def test_one_listing_below_names_looked_up_is_no_walk():
+    """git lists objects/pack after it looked for names in objects."""
+    world = World({"objects": project(50)})
+    objects = world.lookup(world.nodes.root, b"objects")
+    for name in (b"d00", b"d01", b"info"):
+        world.lookup(objects, name)
+    world.opendir(child(world, "objects", "d07"))
+    assert world.count("list") == 2
+
+
+def test_what_was_left_behind_is_not_fetched_again():
+    world = World(project(30, 10))
+    world.opendir(world.nodes.root)
+    for number in range(30):
+        for node in world.opendir(child(world, f"d{number:02}"))[:4]:
+            world.open(node)
+    assert world.unused_files < 30 * 6 / 3
+
+
+def test_targets_of_links_ahead_are_wanted_after_the_first():
+    tree = project()
+    for directory in tree.values():
+        directory["link"] = "f0.c"
+    world = listed_everywhere(tree)
+    links = world.planner.read_link(child(world, "d00", "link"), world.now)
+    assert {link.parent.name for link in links} == {b"d%02d" % number for number in range(1, 20)}
+    assert world.planner.read_link(child(world, "d01", "link"), world.now) == []
+
+
+def test_nothing_is_asked_for_what_was_removed_meanwhile():
+    world = World(project())
+    world.opendir(world.nodes.root)
+    world.nodes.remove(world.nodes.root, b"d07")
+    find(world, world.nodes.root)
+    assert world.count("list") == 20
