@@ -13,23 +13,25 @@ from netfs.wire import Buffer
 
 _LENGTH: Final = struct.Struct(">I")  # Source: draft-ietf-secsh-filexfer-02 §3
 _HEADER: Final = _LENGTH.size
+_SMALL: Final = 1024  # bytes of a piece: below, holding it costs more than copying it
 
 
 class FrameSplitter:
     """Bytes in, whole packets (without their length) out.
 
     A packet that arrives in one piece is a view into that piece, which is not copied; the caller
-    gives immutable pieces or ones that it won't touch again.  A packet in several pieces is put
-    together in one buffer of its length: each byte is copied once.
+    gives immutable pieces or ones that it won't touch again.  A packet in several pieces is joined
+    when it is whole: each byte is copied once (small pieces twice, so that a packet that comes in
+    single bytes does not hold a view for each), and no buffer is cleared before it is filled.
     """
 
-    __slots__ = ("_filled", "_header", "_max_packet", "_packet")
+    __slots__ = ("_header", "_max_packet", "_missing", "_pieces")
 
     def __init__(self, max_packet: int) -> None:
         self._max_packet = max_packet  # bytes; bounds what a peer makes us hold
         self._header = b""  # of a length that is not yet complete
-        self._packet: memoryview | None = None  # being put together
-        self._filled = 0
+        self._pieces: list[memoryview | bytearray] = []  # of a packet that is not yet complete
+        self._missing = 0  # bytes of it
 
     def feed(self, piece: Buffer) -> list[memoryview]:
         """The packets that *piece* completes.
@@ -41,7 +43,7 @@ class FrameSplitter:
         end = len(view)
         packets: list[memoryview] = []
         pos = 0
-        if self._packet is None and not self._header:
+        if not self._missing and not self._header:
             # Whole packets in one piece: most of what comes.
             limit = self._max_packet
             while end - pos > _HEADER:
@@ -52,15 +54,13 @@ class FrameSplitter:
                 packets.append(view[start:stop])
                 pos = stop
         while pos < end:
-            packet = self._packet
-            if packet is not None:
-                count = min(len(packet) - self._filled, end - pos)
-                packet[self._filled : self._filled + count] = view[pos : pos + count]
-                self._filled += count
+            if self._missing:
+                count = min(self._missing, end - pos)
+                self._keep(view[pos : pos + count])
                 pos += count
-                if self._filled == len(packet):
-                    packets.append(packet)
-                    self._packet = None
+                if not self._missing:
+                    packets.append(memoryview(b"".join(self._pieces)))
+                    self._pieces = []
                 continue
             if self._header:
                 missing = _HEADER - len(self._header)
@@ -80,13 +80,21 @@ class FrameSplitter:
                 packets.append(view[pos : pos + length])
                 pos += length
             else:
-                self._packet = memoryview(bytearray(length))
-                self._filled = 0
+                self._missing = length
         return packets
 
     def is_inside_packet(self) -> bool:
         """Whether the stream must not end here."""
-        return self._packet is not None or bool(self._header)
+        return self._missing > 0 or bool(self._header)
+
+    def _keep(self, piece: memoryview) -> None:
+        self._missing -= len(piece)
+        if len(piece) >= _SMALL:
+            self._pieces.append(piece)
+        elif self._pieces and type(self._pieces[-1]) is bytearray:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
 
     def _length(self, header: Buffer) -> int:
         length = int.from_bytes(header, "big")
