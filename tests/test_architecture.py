@@ -49,8 +49,9 @@ HOMES: Final[dict[str, tuple[str, ...]]] = {
         "netfs.server.run",
         "netfs.sshfast",
     ),
-    "ctypes": (  # system calls that the standard library lacks: mount(2), umount2(2), openat2(2)
+    "ctypes": (  # what the standard library lacks: mount(2), umount2(2), openat2(2), mallopt(3)
         "netfs.cli.mount",
+        "netfs.client.heap",
         "netfs.client.mount",
         "netfs.server.kernel",
         "netfs.supervisor.fusectl",

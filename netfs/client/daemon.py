@@ -24,7 +24,7 @@ from typing import Any, Final
 import uvloop
 
 from netfs import logs
-from netfs.client import kerneltimeout, mountinfo
+from netfs.client import heap, kerneltimeout, mountinfo
 from netfs.client import mount as mounting
 from netfs.client.config import Config
 from netfs.client.control import Control
@@ -485,6 +485,7 @@ def run(
         password: what stood on standard input (password_stdin).
     """
     faulthandler.enable(file=dump_fd, all_threads=True)
+    heap.keep_buffers()
     uplink = Uplink(channel)
     logging.getLogger().addHandler(logs.Forward(lambda line: uplink.tell("log", line=line)))
     bounded = kerneltimeout.within(config, kerneltimeout.read())

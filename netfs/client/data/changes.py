@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from netfs.client.data.overlay import Overlay
-from netfs.client.data.pool import LINK_ERRORS, Pool
+from netfs.client.data.pool import LINK_ERRORS, MOST_OF_CACHE, Pool
 from netfs.client.data.writequeue import Flight, Setting, WriteQueue
 from netfs.client.remote import api
 from netfs.client.turns import Awaited
@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.5
 """Between attempts while the link is down; ``Remote`` itself waits for the link besides."""
-
-_MOST_OF_CACHE: Final = 1 / 8
-"""Of the block cache for one file's own writes."""
 
 
 class Changes:
@@ -268,7 +265,7 @@ class Changes:
     def _keeps_own(self) -> bool:
         """Whether what was written stays in memory: not if it would push out everybody else's."""
         pool = self._pool
-        return not pool.is_direct and self._owner.size <= pool.cache.maxsize * _MOST_OF_CACHE
+        return not pool.is_direct and self._owner.size <= pool.cache.maxsize * MOST_OF_CACHE
 
     def _stalled(self, exc: OSError) -> None:
         """The link does not carry a change now; it will be tried again."""

@@ -28,7 +28,7 @@ from netfs.client.data.extents import ExtentMap
 from netfs.client.data.fetching import Fetch, Fetcher
 from netfs.client.data.handles import Handles
 from netfs.client.data.identifying import Identifier
-from netfs.client.data.pool import Pool
+from netfs.client.data.pool import MOST_OF_CACHE, Pool
 from netfs.client.data.readahead import ReadAhead
 from netfs.client.data.version import Version, is_trusted, version_of
 from netfs.client.data.writequeue import Flight, Setting
@@ -251,7 +251,16 @@ class FileData:
                 if reached < high:
                     ahead.reached(reached)
                     break
+        if parts is not None and ahead.is_streaming:
+            self._passed(offset, end)
         return parts
+
+    def _passed(self, offset: int, end: int) -> None:
+        """A reader went on: the kernel has the pages, and of a large file these blocks would only
+        push out everybody else's (and take fresh memory instead of what was just used)."""
+        pool = self._pool
+        if self.own is None and self.size > pool.cache.maxsize * MOST_OF_CACHE:
+            self.extents.drop_read(offset, end)
 
     def _fetches(self) -> Fetcher:
         fetcher = self._fetcher
@@ -259,7 +268,7 @@ class FileData:
             fetcher = self._fetcher = Fetcher(self, self._pool)
         return fetcher
 
-    async def read(self, offset: int, size: int) -> list[Buffer]:
+    async def read(self, offset: int, size: int, ahead: ReadAhead) -> list[Buffer]:
         """The bytes, fetched if need be; fewer only at the end of the file.
 
         Raises: OSError as the server answers.
@@ -295,6 +304,8 @@ class FileData:
             ]
             parts = self.extents.find(offset, end, remote_end, extra)
             if parts is not None:
+                if ahead.is_streaming:
+                    self._passed(offset, end)
                 return parts
             short = next((fetch for fetch in got if fetch.is_short and not fetch.is_tainted), None)
             if short is not None:

@@ -279,6 +279,19 @@ class ExtentMap:
         del self._extents[index]
         self._leave(extent)
 
+    def drop_read(self, start: int, end: int) -> None:
+        """Forget what was fetched and ends within [start, end)."""
+        extents = self._extents
+        first = index = self._first(start)
+        while (
+            index < len(extents) and extents[index].end <= end and extents[index].state == FETCHED
+        ):
+            index += 1
+        dropped = extents[first:index]
+        del extents[first:index], self._starts[first:index]
+        for extent in dropped:
+            self._leave(extent)
+
     def drop_clean(self, *, keep_own: bool = False) -> None:
         """Forget what the server has (with *keep_own*: only what was fetched from it)."""
         limit = FETCHED if keep_own else OWN

@@ -48,6 +48,9 @@ _PAGE: Final = 4096
 LINGER_S: Final = 0.020
 """How long less than a whole request waits to be joined with more; far below a user's notice."""
 
+MOST_OF_CACHE: Final = 1 / 8
+"""Of the block cache for what one program reads or writes of a file from end to end."""
+
 _MOST_SENT: Final = 16 * MIB
 """Written bytes given to ``Remote``: what 1 Gbit/s holds at 100 ms, and some."""
 

@@ -15,6 +15,9 @@ _FIRST: Final = 256 * 1024
 _TOLERANCE: Final = 1024 * 1024
 """The kernel sends up to this much (bytes, one READ) out of order, or skips what it has."""
 
+_STREAM: Final = 4 * 1024 * 1024
+"""Read in order (bytes) until a reader counts as one who reads a file from end to end."""
+
 _STRIDES: Final = 3
 """Equal distances that make a pattern."""
 
@@ -65,6 +68,11 @@ class ReadAhead:
         if last >= 0 and end == last and offset < last:
             return self._backward(offset, size, limit)
         return self._strided(offset, size, last, file_size, limit)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether what was read will hardly be read again: forward, for long already."""
+        return self._step > 0 and self._proven >= _STREAM
 
     def reached(self, at: int) -> None:
         """What was planned last is only being fetched up to *at*: the next plan goes on there."""

@@ -146,7 +146,7 @@ def read(ctx: Context, request: requests.Read) -> Reply | Coroutine[Any, Any, Re
 
 
 async def _read(file: OpenFile, offset: int, size: int) -> Reply:
-    return Reply(tuple(await file.data.read(offset, size)))
+    return Reply(tuple(await file.data.read(offset, size, file.ahead)))
 
 
 def write(ctx: Context, request: requests.Write) -> Reply | Coroutine[Any, Any, Reply]:

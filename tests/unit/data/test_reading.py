@@ -281,3 +281,18 @@ async def test_many_small_files_do_not_hold_large_buffers(remote):
         assert data is not None
         (extent,) = data.extents
         assert memoryview(extent.data.obj).nbytes == 4
+
+
+async def test_a_large_file_read_from_end_to_end_leaves_the_cache_to_others(remote):
+    remote.put(b"/small", b"s" * (100 * KIB))
+    async with Rig(remote, cache=CacheConfig(cache_size=8 * 1024 * KIB)) as rig:
+        small, file = await rig.open(b"small"), await rig.open(b"big")
+        await rig.read(small, 0, 100 * KIB)
+        for _ in range(2):
+            for offset in range(0, 8 * 1024 * KIB, 128 * KIB):
+                data = await rig.read(file, offset, 128 * KIB)
+                assert data == b"0123456789abcdef" * (8 * KIB)
+        await rig.until_idle()
+        assert rig.files.statistics().cached < 5 * 1024 * KIB
+        await rig.read(small, 0, 100 * KIB)
+        assert not rig.asked
