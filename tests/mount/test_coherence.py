@@ -17,8 +17,9 @@ def test_a_reader_of_a_growing_file_sees_what_was_appended_and_never_zeros(
     mount_at: Mounter, remote: Path
 ) -> None:
     mount = mount_at(remote, "cache_timeout=0.2", "cto_window=0")
-    for number in range(10):
+    for number in range(10):  # before a listing can say that they are not there
         (remote / f"log{number}").write_bytes(b"one\n")
+    for number in range(10):
         fd = os.open(mount.path / f"log{number}", os.O_RDONLY)
         try:
             seen = os.read(fd, 100)
