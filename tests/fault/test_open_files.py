@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.support import Cli
 from tests.harness.mounts import mounted
 from tests.harness.relay import Relay
 from tests.harness.sftpd import running_sftpd
@@ -120,3 +121,42 @@ def test_a_file_that_was_replaced_and_opened_with_o_trunc_is_not_the_one_open_be
         with contextlib.suppress(OSError):  # ESTALE again
             os.close(old)
     assert (remote / "f").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("why", ["replaced", "a directory in its place"])
+def test_what_can_t_be_delivered_is_saved_and_named_in_log_and_status(
+    why: str, own_sshd: Sshd, remote: Path, tmp_path: Path, need_fuse: None
+) -> None:
+    (remote / "f").write_text("old content")
+    options = [f"rescue_dir={tmp_path / 'rescue'}", f"runtime_dir={tmp_path / 'run'}"]
+    with (
+        Relay(own_sshd.port) as relay,
+        mounted(
+            own_sshd, remote, tmp_path / "m", options=options, port=own_sshd.trust(relay.port)
+        ) as mount,
+    ):
+        fd = os.open(mount.path / "f", os.O_WRONLY)
+        try:
+            os.write(fd, b"1")
+            os.fsync(fd)
+            relay.cut("refuse")
+            os.pwrite(fd, b"never delivered", 1)
+            if why == "replaced":
+                (remote / "new").write_text("another file altogether, longer")
+                os.rename(remote / "new", remote / "f")
+            else:
+                os.unlink(remote / "f")
+                os.mkdir(remote / "f")
+            relay.heal()
+            with pytest.raises(OSError, match="Stale"):
+                os.fsync(fd)
+        finally:
+            with contextlib.suppress(OSError):  # ESTALE again
+                os.close(fd)
+        (saved,) = wait_until(
+            lambda: list((tmp_path / "rescue").glob("*.data")), 20, "the rescued bytes"
+        )
+        assert b"never delivered" in saved.read_bytes()
+        assert str(saved) in mount.text()
+        status = Cli(own_sshd, tmp_path).status(mount.path)
+        assert str(saved) in str(status["files"]["losses"])
