@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -120,7 +120,7 @@ def sizes_below(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _scandir(directory: Path) -> Iterator[Path]:
+def _scandir(directory: Path) -> Generator[Path, None, None]:
     yield from directory.iterdir()  # in the order of readdir(3)
 
 
