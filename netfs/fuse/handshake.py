@@ -20,7 +20,6 @@ ASKED: Final[Mapping[InitFlag, str]] = {
     InitFlag.ATOMIC_O_TRUNC: "O_TRUNC comes with OPEN: one round trip instead of two",
     InitFlag.BIG_WRITES: "WRITEs of more than 4 KiB",
     InitFlag.DO_READDIRPLUS: "a listing brings the attributes that SFTP sends anyway",
-    InitFlag.READDIRPLUS_AUTO: "but only for callers that look at them",
     InitFlag.PARALLEL_DIROPS: "one slow LOOKUP does not hold up the others of its directory",
     InitFlag.ABORT_ERROR: "an aborted connection (ECONNABORTED) differs from an unmount (ENODEV)",
     InitFlag.MAX_PAGES: "requests of 1 MiB instead of 128 KiB",
@@ -37,6 +36,8 @@ OFFER_ONLY: Final[Mapping[InitFlag, str]] = {
 REFUSED: Final[Mapping[InitFlag, str]] = {
     InitFlag.POSIX_LOCKS: "SFTP has no locks: the kernel's local ones work, ours could only fail",
     InitFlag.FLOCK_LOCKS: "as POSIX_LOCKS",
+    InitFlag.READDIRPLUS_AUTO: "nearly all who walk look at each name: a LOOKUP costs twenty times"
+    " what an entry does, and find and rm read a directory to its end before the first one",
     InitFlag.FILE_OPS: "has no meaning since 7.9",
     InitFlag.EXPORT_SUPPORT: "NFS would need nodes that outlive FORGET",
     InitFlag.NO_EXPORT_SUPPORT: "handles of cached names do no harm, and some tools use them",
