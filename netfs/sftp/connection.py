@@ -126,6 +126,12 @@ class ClientConnection(Generic[W]):
         """What is pending, abandoned or not, oldest first."""
         yield from self._pending.values()
 
+    def lose(self) -> list[tuple[Request, W]]:
+        """The conversation is over: what was pending, oldest first.  Nothing is any more."""
+        lost = list(self._pending.values())
+        self._pending.clear()
+        return lost
+
     def receive_data(self, piece: Buffer, events: list[Version | Answer[W] | Reaped[W]]) -> None:
         """Append to *events* what the bytes mean, in the order they came.
 

@@ -285,6 +285,8 @@ class Requester:
     # What the channel calls.
 
     def data_received(self, data: Buffer) -> None:
+        if self.is_ended:
+            return
         self._bytes_received += len(data)
         now = self.heard_at = self._clock()
         events: list[Version | Answer[Pending] | Reaped[Pending]] = []
@@ -489,7 +491,8 @@ class Requester:
         self._ended.set_result(reason)
         for lane in (self._reads, self._writes):
             lane.window.unsubscribe(self._room_came)
-        for _, future in self._connection.waiting():
+        # Kept here they would keep their errors, whose tracebacks lead to the next conversation.
+        for _, future in self._connection.lose():
             self._lose_window(future)
             if not future.done():
                 _fail(future, Disconnected(reason, sent=True))

@@ -1,6 +1,8 @@
 """The queue of one conversation: order, fairness, cancelling; on a server of the test's own."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -174,6 +176,23 @@ async def test_the_end_tells_what_was_sent() -> None:
         with pytest.raises(Disconnected, match="reset") as caught:
             await future
         assert caught.value.sent == expected
+
+
+async def test_what_ended_keeps_nothing_of_those_who_waited() -> None:
+    """Their errors have tracebacks with frames that hold what came after: a chain without end."""
+    it = await peer()
+    kept = []
+    for path in (b"/a", b"/b"):
+        future = it.requester.ask(req.Lstat(path))
+        kept.append(weakref.ref(future))
+        if path == b"/a":
+            await turn()  # this one is sent
+        del future
+    it.requester.connection_lost(OSError("reset"))
+    it.requester.data_received(b"\0\0\0\5")  # comes too late to mean anything
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+    assert it.requester.statistics().pending == 0
 
 
 async def test_what_waits_too_long_expires_and_its_handle_is_closed() -> None:

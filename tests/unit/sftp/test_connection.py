@@ -85,6 +85,15 @@ def test_other_answers_to_abandoned_requests_are_only_reported_as_come() -> None
     assert client.pending == 0
 
 
+def test_what_is_lost_is_not_pending_any_more() -> None:
+    client, _ = greeted()
+    waiters = [Waiter(), Waiter()]
+    for waiter in waiters:
+        client.send(req.Lstat(b"/"), waiter)
+    assert client.lose() == [(req.Lstat(b"/"), waiter) for waiter in waiters]
+    assert (client.pending, client.lose()) == (0, [])
+
+
 def test_an_answer_to_nothing_ends_the_conversation() -> None:
     client, server = greeted()
     with pytest.raises(RemoteProtocolError, match="never sent"):
