@@ -67,6 +67,11 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+SETTLE_S = 1.0
+"""Between mounting, which is measured by itself, and the workload: watchdogs and second channels
+are being started then."""
+
+
 def default_data() -> str:
     """Memory where there is some: the server's disk is not what is compared."""
     shm = Path("/dev/shm")
@@ -167,6 +172,7 @@ def measure(
     try:
         ready = time.perf_counter() - began
         run = Run(mount, data, label)
+        time.sleep(SETTLE_S)
         workload.action(run)
         if mount.unmount(120):
             raise RuntimeError(f"{peer} ended with {mount.process.returncode}")
