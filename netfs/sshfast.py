@@ -21,7 +21,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncssh
 from asyncssh.encryption import GCMEncryption
@@ -86,6 +86,14 @@ _CHANNEL_NAMES: Final = (
 )
 
 
+class Turn(Protocol):
+    """What receivers put off to the end of all that came in one piece."""
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class FastPath:
     """The short way of one connection: its reading side and the writers of its channels."""
 
@@ -94,6 +102,7 @@ class FastPath:
         self._writers: list[FastWriter] = []
         self.receivers: dict[Any, tuple[Callable[[memoryview], None], int]] = {}
         """Of a channel: who gets its data, and the window below which asyncssh delivers it."""
+        self.turn: Turn | None = None
         self._is_full = False
         self._after_kex = connection._send_deferred_packets
         connection._send_deferred_packets = self._kex_done
@@ -194,6 +203,17 @@ class FastReader(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        turn = self._path.turn
+        if turn is None:
+            self._read(nbytes)
+            return
+        turn.begin()
+        try:
+            self._read(nbytes)
+        finally:
+            turn.end()
+
+    def _read(self, nbytes: int) -> None:
         end = self._end + nbytes
         self._end = 0  # whatever happens below, get_buffer must have room
         connection, view = self._connection, self._view
@@ -307,11 +327,13 @@ class FastWriter:
         channel._flush_send_buf = self.flush
         path.add(self)
 
-    def deliver_to(self, receive: Callable[[memoryview], None]) -> None:
+    def deliver_to(self, receive: Callable[[memoryview], None], turn: Turn | None = None) -> None:
         """Give the channel's data to *receive* from now on, and no more to its session.
 
-        Only where asyncssh would deliver it at once; else it still does, to the session.
+        Only where asyncssh would deliver it at once; else it still does, to the session.  What is
+        read from the socket at once is one *turn*.
         """
+        self._path.turn = turn
         self._path.receivers[self.channel] = receive, (self.channel._init_recv_window + 1) // 2
 
     def write(self, buffers: Sequence[Buffer]) -> None:

@@ -46,6 +46,7 @@ from netfs.client.remote.session import Session
 from netfs.client.remote.sshconfig import unsupported_keywords
 from netfs.client.remote.transport import connect
 from netfs.client.report import Report
+from netfs.client.turns import Background
 from netfs.fuse.errors import FuseProtocolError
 from netfs.sftp.attrs import Attrs
 
@@ -112,7 +113,7 @@ class Daemon:
         self._is_first = generation == 1
         self._report = Report()
         self._group: asyncio.TaskGroup
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background(_failed)
         self._starting: asyncio.Task[Any] | None = None  # cancelled by a signal
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()  # a second signal: nothing more is waited for
@@ -128,8 +129,8 @@ class Daemon:
             try:
                 return await self._explain(self._run())
             finally:
-                for task in (beating, *self._background):
-                    task.cancel()  # nobody waits for them, so neither does the end
+                beating.cancel()
+                await self._background.stop()
 
     def _on_signal(self) -> None:
         if self._starting is not None:
@@ -137,20 +138,6 @@ class Daemon:
         elif self._stop.is_set():
             self._hurry.set()
         self._stop.set()
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._group.create_task(self._guard(coroutine))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Work nobody waits for: its failure is logged and ends nothing else."""
-        try:
-            await coroutine
-        except OSError as error:
-            log.info("in the background: %s", error)
-        except Exception:
-            log.exception("in the background")
 
     async def _explain(self, run: Coroutine[Any, Any, int]) -> int:
         """What went wrong becomes one line and an exit code."""
@@ -206,7 +193,9 @@ class Daemon:
                 self._starting = None
             if mounted.connection is not None:
                 mounting.raise_read_ahead(mounted.connection)
-            parts = assemble(self._config, session, root, device, capabilities, self._spawn)
+            parts = assemble(
+                self._config, session, root, device, capabilities, self._background.run
+            )
             self._report.parts = parts
             parts.notifier.start()
             return await self._serve(parts, session, mounted)
@@ -302,13 +291,13 @@ class Daemon:
                 "flush": lambda: self._flush(parts),
                 "reconnect": lambda: self._reconnect(session),
             },
-            spawn=self._spawn,
+            spawn=self._background.run,
             on_orphaned=self._on_orphaned,
         )
         control.start()
         watch = NetWatch(lambda what: session.nudge())
         if self._config.semantics.delay_connect:
-            self._spawn(_log_in_later(session, parts))
+            self._background.run(_log_in_later(session, parts))
         running = self._group.create_task(session.run())
         serving = self._group.create_task(parts.dispatcher.run())
         stopping = self._group.create_task(self._stop.wait())
@@ -364,7 +353,7 @@ class Daemon:
         Ends after link_timeout without an acknowledgement, or at a second signal.
         """
         files = parts.context.files
-        draining = self._group.create_task(self._guard(files.drain()))
+        draining = self._group.create_task(_guarded(files.drain()))
         hurrying = self._group.create_task(self._hurry.wait())
         patience_s = self._config.link.link_timeout_s
         left, deadline = files.statistics().dirty, time.monotonic() + patience_s
@@ -435,6 +424,21 @@ class Daemon:
         except MountError as error:
             log.error("%s", error.message)
             return False
+
+
+def _failed(error: BaseException) -> None:
+    """Work nobody waits for ended with *error*: that ends nothing else."""
+    if isinstance(error, OSError):
+        log.info("in the background: %s", error)
+    else:
+        log.error("in the background", exc_info=error)
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception as error:
+        _failed(error)
 
 
 async def _log_in_later(session: Session, parts: Parts) -> None:

@@ -222,3 +222,46 @@ class Begun(Operation[_T]):
             outcome.cancel()
         else:
             outcome.set_exception(error)
+
+
+class Background:
+    """Work that nobody waits for, as operations: it begins within its caller."""
+
+    __slots__ = ("_ended", "_on_error", "_running")
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        """*on_error* gets what work ended with, but for its cancellation."""
+        self._on_error = on_error
+        self._running: set[Operation[None]] = set()
+        self._ended: asyncio.Future[None] | None = None  # whom ``idle`` waits for
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        operation = Operation(asyncio.get_running_loop(), work, self._work_ended)
+        self._running.add(operation)
+        operation.step()
+
+    def _work_ended(
+        self, operation: Operation[None], _value: None, error: BaseException | None
+    ) -> None:
+        self._running.discard(operation)
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            self._on_error(error)
+        if self._ended is not None and not self._running and not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs."""
+        return not self._running
+
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        while self._running:
+            self._ended = asyncio.get_running_loop().create_future()
+            await self._ended
+
+    async def stop(self) -> None:
+        """Cancel all of it, and wait until it has ended."""
+        for operation in list(self._running):
+            operation.cancel()
+        await self.idle()

@@ -12,6 +12,10 @@ from netfs.fuse.replies import NOT_VALID, AttrFields, Validity
 
 _NO_ATTR: Final[AttrFields] = (0,) * 16
 
+_FIRST: Final = 8192
+"""Bytes of a buffer at first: the kernel may ask for a megabyte, and clearing that takes longer
+than packing the names of most directories."""
+
 
 class DirentWriter:
     """The answer to READDIR.  Source: struct fuse_dirent."""
@@ -20,7 +24,7 @@ class DirentWriter:
 
     def __init__(self, size: int) -> None:
         """*size* as the request says, bytes."""
-        self._buffer = bytearray(size)  # of zeros: what pads the names
+        self._buffer = bytearray(min(size, _FIRST))  # of zeros: what pads the names
         self._size = size
         self._used = 0
 
@@ -37,12 +41,20 @@ class DirentWriter:
         start = self._used + 24
         end = start + length
         used = end + (-length & 7)
-        if used > self._size:
-            return False
         buffer = self._buffer
+        if used > len(buffer) and not self._widen(used):
+            return False
         abi.DIRENT.pack_into(buffer, start - 24, ino, next_offset, length, mode >> 12 & 0xF)
         buffer[start:end] = name
         self._used = used
+        return True
+
+    def _widen(self, used: int) -> bool:
+        """Make room for *used* bytes, unless the answer would become too long."""
+        if used > self._size:
+            return False
+        have = len(self._buffer)
+        self._buffer += bytes(min(self._size, max(2 * have, used)) - have)
         return True
 
     def body(self) -> memoryview:
@@ -75,9 +87,9 @@ class DirentPlusWriter(DirentWriter):
         start = self._used + 152
         end = start + length
         used = end + (-length & 7)
-        if used > self._size:
-            return False
         buffer = self._buffer
+        if used > len(buffer) and not self._widen(used):
+            return False
         abi.DIRENTPLUS.pack_into(
             buffer, start - 152, nodeid, 0, *valid, *attr,
             ino, next_offset, length, mode >> 12 & 0xF,

@@ -6,8 +6,7 @@ the handlers of names, attributes and directories.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +27,7 @@ from netfs.client.nodes import Node, NodeTable
 from netfs.client.operations import directories, metadata, namespace
 from netfs.client.operations.context import Context
 from netfs.client.prefetch import TreeReadAhead
+from netfs.client.turns import Background
 from netfs.fuse.abi import Opcode
 from netfs.sftp.attrs import Attrs
 from tests.fakes.kernel import Kernel, serving
@@ -153,15 +153,14 @@ class Mount:
     clock: Clock
     notes: Notes
     files: Files
-    tasks: set[asyncio.Task[None]]
+    background: Background
 
     def node(self, nodeid: int) -> Node:
         return self.ctx.nodes.get(nodeid)
 
     async def settle(self) -> None:
         """Until the work nobody waits for is done."""
-        while self.tasks:
-            await asyncio.wait(set(self.tasks), timeout=5)
+        await self.background.idle()
 
 
 def make_config(
@@ -180,6 +179,12 @@ def make_config(
     )
 
 
+def failed(error: BaseException) -> None:
+    """What work that nobody waits for ended with: the server may refuse, nothing else may fail."""
+    if not isinstance(error, OSError):
+        raise error
+
+
 @asynccontextmanager
 async def mounted(
     remote: FakeRemote,
@@ -192,13 +197,7 @@ async def mounted(
     """A served kernel; see the module."""
     config = config or make_config()
     clock, notes = Clock(), Notes()
-    tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
+    background = Background(failed)
     nodes = NodeTable(root, max_entries=max_entries)
     coherence = Coherence(config.cache, nodes=nodes, remote=remote, notifier=notes, clock=clock)
     files = Files(remote, nodes)
@@ -207,7 +206,7 @@ async def mounted(
         remote=remote,
         coherence=coherence,
         clock=clock,
-        spawn=spawn,
+        spawn=background.run,
         follow_symlinks=config.semantics.follow_symlinks,
     )
     tree = TreeReadAhead(
@@ -219,7 +218,7 @@ async def mounted(
         files=files,  # type: ignore[arg-type]  # only what these handlers use of it
         round_trip_s=lambda: 0.02,
         clock=clock,
-        spawn=spawn,
+        spawn=background.run,
     )
     ctx = Context(
         config=config,
@@ -238,12 +237,9 @@ async def mounted(
         tree=tree,
         notifier=notes,
         clock=clock,
-        spawn=spawn,
+        spawn=background.run,
         capabilities=None,  # type: ignore[arg-type]  # not asked by these handlers
     )
     async with serving(ctx, HANDLERS) as kernel:
-        yield Mount(ctx, kernel, clock, notes, files, tasks)
-        for task in list(tasks):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(set(tasks), timeout=5)
+        yield Mount(ctx, kernel, clock, notes, files, background)
+        await background.stop()

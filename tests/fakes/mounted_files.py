@@ -9,7 +9,6 @@ import asyncio
 import inspect
 import itertools
 import os
-from collections.abc import Coroutine
 from typing import Any
 
 from netfs.client.coherence import Coherence
@@ -22,10 +21,11 @@ from netfs.client.operations import files as operations
 from netfs.client.operations import metadata, namespace
 from netfs.client.operations.context import Context
 from netfs.client.prefetch import TreeReadAhead
+from netfs.client.turns import Background
 from netfs.fuse import abi, requests
 from netfs.fuse.replies import Reply
 from netfs.wire import Buffer
-from tests.fakes.context import Clock, Notes, make_config
+from tests.fakes.context import Clock, Notes, failed, make_config
 from tests.fakes.remote import DEADLINE_S, FakeRemote
 
 ROOT = abi.ROOT_ID
@@ -81,13 +81,13 @@ class Rig:
             clock=self.clock,
         )
         self.files.pool.wall_clock = lambda: float(remote.now)  # type: ignore[method-assign]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(failed)
         directories = DirectoryTable(
             nodes=self.nodes,
             remote=remote,
             coherence=coherence,
             clock=self.clock,
-            spawn=self._spawn,
+            spawn=self._background.run,
             follow_symlinks=False,
         )
         self.ctx = Context(
@@ -113,18 +113,13 @@ class Rig:
                 files=self.files,
                 round_trip_s=lambda: 0.02,
                 clock=self.clock,
-                spawn=self._spawn,
+                spawn=self._background.run,
             ),
             notifier=self.notes,
             clock=self.clock,
-            spawn=self._spawn,
+            spawn=self._background.run,
             capabilities=_Newest(),  # type: ignore[arg-type]  # only what these handlers ask
         )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def __aenter__(self) -> Rig:
         return self
@@ -262,7 +257,7 @@ class Rig:
     async def until_idle(self) -> None:
         """Until nothing is under way."""
         async with asyncio.timeout(DEADLINE_S):
-            while not self.files.pool.is_idle or self._tasks:
+            while not (self.files.pool.is_idle and self._background.is_idle):
                 await asyncio.sleep(0)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
+from netfs.client.turns import Turn
 from netfs.wire import Buffer
 
 HIGH_WATER: Final = 1024 * 1024
@@ -21,6 +22,8 @@ _VERSION_TYPE: Final = 2  # SSH_FXP_VERSION, draft-ietf-secsh-filexfer-02 §4
 
 class Receiver(Protocol):
     """Who gets what arrives on a channel."""
+
+    turn: Turn  # to be begun and ended around what arrives together
 
     def data_received(self, data: Buffer) -> None:
         """Take bytes of the stream.  The buffer is the receiver's and never reused."""

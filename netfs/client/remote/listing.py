@@ -22,6 +22,9 @@ _FIRST: Final = 2
 _MOST: Final = 32
 """READDIRs in flight; OpenSSH answers each with 100 names at most, so 3,200 names per round
 trip."""
+_FEW: Final = 50
+"""Names in an answer up to which it is taken for the last one: servers send as many as they have,
+OpenSSH 100, others as fit into 32 KiB.  What is in flight already will tell."""
 _MAX_NAMES: Final = 8_000_000
 _MAX_EMPTY: Final = 100
 """Names and empty answers after which a listing counts as endless.  The largest directories in
@@ -69,8 +72,8 @@ async def scan(
                 _log.warning("the server's listing of %r has no end", path)
                 raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW), path)
             window = min(_MOST, window + 1)
-            if not at_end and not (flying and flying[0].done()):
-                # (An answer that is here already may be the end: then nothing more is asked.)
+            if not at_end and not (flying and (flying[0].done() or len(entries) <= _FEW)):
+                # (What comes next, or is here already, may be the end: nothing is asked in vain.)
                 while len(flying) < window:
                     flying.append(requester.ask(Readdir(handle)))
             batch = [

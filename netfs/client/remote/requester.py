@@ -135,7 +135,7 @@ class Requester:
         self.on_end: Callable[[], None] | None = None
         """Called at once when the conversation is over, before anybody is told."""
         self._loop = asyncio.get_running_loop()
-        self._turn = Turn(self._loop) if turn is None else turn
+        self.turn = Turn(self._loop) if turn is None else turn
         self._clock = clock
         self._log_requests = log_requests
         self._connection: ClientConnection[Pending] = ClientConnection()
@@ -200,7 +200,7 @@ class Requester:
             self._small.append(future)  # most requests
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._turn.at_end(self._flush)
+            self.turn.at_end(self._flush)
         return future
 
     async def call(self, request: Request) -> Response:
@@ -295,7 +295,7 @@ class Requester:
             self._connection.receive_data(data, events)
         except RemoteProtocolError as exc:
             breach = exc
-        turn = self._turn
+        turn = self.turn
         turn.depth += 1
         try:
             # All are answered before the first is woken: what it does may concern the others.
@@ -438,7 +438,7 @@ class Requester:
     def _room_came(self) -> None:
         if (self._reads.queue or self._writes.queue) and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._turn.at_end(self._flush)
+            self.turn.at_end(self._flush)
 
     def _queued(self) -> int:
         return len(self._small) + len(self._reads.queue) + len(self._writes.queue)

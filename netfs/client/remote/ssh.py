@@ -294,7 +294,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         elif len(self._greeting) >= 5:
             first, self._greeting = bytes(self._greeting), None
             if self.writer is not None:
-                self.writer.deliver_to(self._receiver.data_received)
+                self.writer.deliver_to(self._receiver.data_received, self._receiver.turn)
             self._receiver.data_received(first)
 
     def exit_status_received(self, status: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netfs.client.turns import Awaited, Begun, Operation, Turn
+from netfs.client.turns import Awaited, Background, Begun, Operation, Turn
 
 Outcome = tuple[Any, BaseException | None]
 
@@ -317,3 +317,45 @@ async def test_time_outs_work_in_what_was_begun() -> None:
     _, ended = begin(work())
     _, error = await ended
     assert isinstance(error, TimeoutError)
+
+
+async def test_work_in_the_background_begins_at_once_and_is_waited_for() -> None:
+    future: Awaited[None] = Awaited()
+    failures: list[BaseException] = []
+    steps: list[str] = []
+
+    async def work() -> None:
+        steps.append("begun")
+        await future
+        steps.append("ended")
+        raise OSError(5, "no")
+
+    background = Background(failures.append)
+    background.run(work())
+    assert steps == ["begun"]
+    assert not background.is_idle
+    asyncio.get_running_loop().call_soon(future.deliver, None)
+    await background.idle()
+    assert steps == ["begun", "ended"]
+    assert [str(failure) for failure in failures] == ["[Errno 5] no"]
+
+
+async def test_work_in_the_background_is_cancelled_in_the_end() -> None:
+    failures: list[BaseException] = []
+    steps: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("ended")
+
+    background = Background(failures.append)
+    background.run(work())
+    background.run(work())
+    await background.stop()
+    assert steps == ["ended", "ended"]
+    assert background.is_idle
+    assert not failures
+    await background.stop()  # there is nothing any more

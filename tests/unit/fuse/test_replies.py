@@ -126,6 +126,20 @@ def test_notifications() -> None:
     assert notify.prune([3, 4]) == struct.pack("<IiQIIQQQ", 48, 9, 0, 2, 0, 0, 3, 4)
 
 
+def test_a_long_listing_fills_what_the_kernel_asked_for():
+    size = 1 << 20
+    plain, plus = dirents.DirentWriter(size), dirents.DirentPlusWriter(size)
+    for writer, record in ((plain, 32), (plus, 160)):
+        count = 0
+        while writer.add(count + 1, count + 1, 0o100644, b"%08d" % count):
+            count += 1
+        body = writer.body()
+        assert count == size // record
+        assert [bytes(body[n * record + record - 8 : (n + 1) * record]) for n in range(count)] == [
+            b"%08d" % n for n in range(count)
+        ]
+
+
 @pytest.mark.parametrize(
     ("layout", "size"),
     [

@@ -11,6 +11,7 @@ from netfs.client.config import Config, MountConfig, SourceConfig, SshConfig
 from netfs.client.remote.channel import Link
 from netfs.client.remote.prompt import NoPrompter, Prompter, Purpose
 from netfs.client.remote.transport import connect
+from netfs.client.turns import Turn
 from netfs.wire import Buffer
 
 INIT = bytes([0, 0, 0, 5, 1, 0, 0, 0, 3])
@@ -22,6 +23,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.turn = Turn(asyncio.get_running_loop())
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.paused = 0
         self.resumed = asyncio.Event()

@@ -179,6 +179,32 @@ def test_a_wider_window_is_used_at_once() -> None:
     assert connection._recv_seq == 1
 
 
+def test_what_arrives_together_is_one_turn_of_its_receiver() -> None:
+    connection = FakeConnection()
+    path = FastPath(connection)
+    fast, server = FastReader(connection, path), gcm()
+    seen: list[str] = []
+
+    class Turn:
+        def begin(self) -> None:
+            seen.append("begin")
+
+        def end(self) -> None:
+            seen.append("end")
+
+    def receive(data: memoryview) -> None:
+        seen.append(bytes(data).decode())
+        if data == b"bad":
+            raise ValueError
+
+    FastWriter(path, connection, connection._channels[5], None).deliver_to(receive, Turn())
+    feed(fast, seal(server, channel_data(b"one")) + seal(server, channel_data(b"two")))
+    assert seen == ["begin", "one", "two", "end"]
+    with pytest.raises(ValueError):
+        feed(fast, seal(server, channel_data(b"bad")))
+    assert seen[4:] == ["begin", "bad", "end"]
+
+
 def test_a_receiver_gets_what_asyncssh_would_deliver_at_once() -> None:
     connection = FakeConnection()
     path = FastPath(connection)
