@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from netfs.client.operations.context import Notifications
     from netfs.client.remote.api import Remote
 
-_TRIM_STEP: Final = 256
-"""Nodes given to the kernel between two requests to drop others; twice as many are named, so that
-the number shrinks."""
-
 
 class Prompt:
     """A question that must be answered within a second, whatever the link does."""
@@ -106,12 +102,12 @@ class Coherence:
         self._kernel_attr_s = config.attr_timeout_s
         self._kernel_entry_s = config.entry_timeout_s
         self._nodes = nodes
+        nodes.ages.on_surplus = self._ask_back
         self._remote = remote
         self._notifier = notifier
         self._clock = clock
         self._wall_clock = wall_clock
         self._links_distrusted_at = NEVER
-        self._trim_at = 0
         self.filesystem = FilesystemSize()
         self.root_prompt = Prompt()
         self._waiting: set[asyncio.Timeout] = set()
@@ -371,20 +367,15 @@ class Coherence:
 
     # --- bounds ----------------------------------------------------------------------------------
 
-    def trim(self) -> None:
-        """Keep the tree bounded: ask the kernel to drop what it has not used for long."""
-        nodes = self._nodes
-        if len(nodes) <= nodes.max_entries or nodes.held_count < self._trim_at:
-            return
-        surplus = nodes.surplus(2 * _TRIM_STEP)
+    def _ask_back(self, surplus: list[Node]) -> None:
+        """There are too many nodes: have the kernel drop some that it has not asked for lately."""
         if self._notifier.can_prune:
             self._notifier.prune([node.nodeid for node in surplus])
-        else:
-            for node in surplus:
-                if not node.is_dir:  # dropping a directory's name would detach mounts on it
-                    for parent, name in node.names:
-                        self._notifier.invalidate_entry(parent.nodeid, name)
-        self._trim_at = nodes.held_count - len(surplus) + _TRIM_STEP
+            return
+        for node in surplus:
+            if not node.is_dir:  # dropping a directory's name would detach mounts on it
+                for parent, name in node.names:
+                    self._notifier.invalidate_entry(parent.nodeid, name)
 
 
 def _is_ambiguous(attrs: Attrs) -> bool:

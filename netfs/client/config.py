@@ -114,7 +114,7 @@ class CacheConfig:
     link_timeout_s: float | None = None
     negative_timeout_s: float | None = None
     cto_window_s: float = 1.0  # attributes younger than this count as revalidated at open
-    max_entries: int = 120_000  # names held that the kernel does not hold itself
+    max_entries: int = 120_000  # names known, by the kernel or only here
     cache_size: int = 128 * MIB  # data blocks
     dirty_limit: int = 64 * MIB  # written but not acknowledged, all files together
     read_ahead: bool = True

@@ -61,7 +61,7 @@ class Node:
         self.data: FileData | None = None  # the content of the current version
         self.changes = 0  # the stamp of the last own change
         self.ino: int | None = None  # st_ino, where the server does not tell it
-        self.used = True  # since the last sweep
+        self.used = False  # since the last sweep came by; being listed is no use
 
     @property
     def removed(self) -> bool:

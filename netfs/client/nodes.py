@@ -18,11 +18,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from netfs.client.ages import Ages
 from netfs.client.node import NEVER, ROOT_ID, Node
 from netfs.sftp.attrs import Attrs
 
@@ -33,12 +33,6 @@ __all__ = ["NEVER", "ROOT_ID", "Node", "NodeStatistics", "NodeTable"]
 
 _MAX_NEGATIVE: Final = 4096
 """Missing names remembered per directory; a compiler's include search needs some hundreds."""
-
-_SLACK: Final = 1024
-"""Nodes added between two sweeps, so that a sweep's set-up is paid rarely."""
-
-_SWEEP_VISITS: Final = 16 * _SLACK
-"""Nodes looked at per sweep: some milliseconds at most, also when the kernel holds nearly all."""
 
 
 class NodeStatistics(NamedTuple):
@@ -52,8 +46,7 @@ class NodeStatistics(NamedTuple):
 class NodeTable:
     """All nodes of one mount.
 
-    *max_entries* bounds the nodes: those the kernel does not hold are evicted, and if that is not
-    enough, ``surplus`` names some that the kernel may be asked to drop.
+    *max_entries* bounds the nodes; which of them go is decided by ``ages``.
     """
 
     def __init__(self, root_path: bytes, *, max_entries: int) -> None:
@@ -65,11 +58,11 @@ class NodeTable:
         self._by_ino: dict[int, Node] = {}  # hard-linked files whose inode number is known
         self._moved_inos: dict[int, int] = {}  # made-up st_ino of renamed nodes -> nodeid
         self._next_id = ROOT_ID + 1
-        self._ring: deque[Node] = deque()  # sweep order; dead nodes drop out when met
         self.stamp = 0  # grows with every own change of any node
         self._held = 1
         self._evicted = 0
-        self._sweep_at = max_entries + _SLACK
+        self.ages = Ages(self._by_id, limit=max_entries, evict=self._evict)
+        self._sweep_from = self._next_id  # the nodeid with which to look whether there are too many
         self.on_useless: Callable[[FileData], None] | None = None
         """Told the ``data`` of a nameless node that nobody holds: to be dropped if it can be."""
 
@@ -193,14 +186,10 @@ class NodeTable:
         if node is None:
             nodeid = self._next_id
             self._next_id = nodeid + 1
-            by_id = self._by_id
-            node = by_id[nodeid] = children[name] = Node(nodeid, parent, name)
-            self._ring.append(node)
-            if len(by_id) > self._sweep_at:
-                self._sweep(keep=node)
-            elif len(self._ring) > 2 * len(by_id) + _SLACK:
-                # Names that come and go far below the limit: no sweep meets the dead ones.
-                self._ring = deque([each for each in self._ring if self._is_known(each)])
+            node = self._by_id[nodeid] = children[name] = Node(nodeid, parent, name)
+            self.ages.made(node)
+            if nodeid >= self._sweep_from:
+                self._sweep_from = nodeid + self.ages.sweep(keep=node)
         if parent.negative is not None:
             parent.negative.pop(name, None)
         return node
@@ -418,12 +407,11 @@ class NodeTable:
         node.used = True
 
     def hold_all(self, nodes: Iterable[Node]) -> None:
-        """``hold`` each of them."""
+        """A listing gives them to the kernel once more: that is no use of them."""
         for node in nodes:
             if node.nlookup == 0:
                 self._held += 1
             node.nlookup += 1
-            node.used = True
 
     def forget(self, nodeid: int, count: int) -> None:
         """The kernel gives *count* of its references back (also: a reply it never took)."""
@@ -436,6 +424,8 @@ class NodeTable:
             self._held -= 1
             if node.parent is None:
                 self._drop_if_unused(node)
+            else:
+                self.ages.given_back(node)
 
     def pin(self, node: Node) -> None:
         """An open file or work under way needs the node."""
@@ -455,37 +445,6 @@ class NodeTable:
         elif self.on_useless is not None:
             self.on_useless(node.data)  # comes back here if it sets node.data to None
 
-    # --- bounds ----------------------------------------------------------------------------------
-
-    def _sweep(self, *, keep: Node) -> None:
-        """Evict cache entries, those unused since the last sweep first (the clock algorithm)."""
-        excess = len(self._by_id) - self.max_entries
-        ring = self._ring
-        for _ in range(min(2 * len(ring), _SWEEP_VISITS)):
-            if excess <= 0:
-                break
-            node = ring.popleft()
-            if not self._is_known(node):
-                continue
-            if node.used:
-                node.used = False
-                ring.append(node)
-            elif node is keep or not self._is_evictable(node):
-                ring.append(node)
-            else:
-                self._evict(node)
-                excess -= 1
-        # When most are held by the kernel a sweep finds little; wait for it to give some back.
-        self._sweep_at = max(self.max_entries, len(self._by_id)) + _SLACK
-
-    def _is_known(self, node: Node) -> bool:
-        return self._by_id.get(node.nodeid) is node
-
-    def _is_evictable(self, node: Node) -> bool:
-        return not (
-            node.nlookup or node.opens or node.data is not None or node.children or node.removed
-        )
-
     def _evict(self, node: Node) -> None:
         for parent, name in node.names:
             if parent.children is not None:
@@ -494,25 +453,6 @@ class NodeTable:
         self._forget_ino(node)  # its parent stays: that is how a snapshot knows it was not removed
         del self._by_id[node.nodeid]
         self._evicted += 1
-
-    def surplus(self, limit: int) -> list[Node]:
-        """Up to *limit* nodes the kernel holds and has not asked for in a while: while there are
-        more nodes than allowed, it may be asked to drop their names."""
-        excess = min(limit, len(self._by_id) - self.max_entries)
-        found: list[Node] = []
-        ring = self._ring
-        for _ in range(min(2 * len(ring), _SWEEP_VISITS)):
-            if len(found) >= excess:
-                break
-            node = ring.popleft()
-            if not self._is_known(node):
-                continue
-            ring.append(node)
-            if node.used:
-                node.used = False
-            elif node.nlookup and not node.opens and not node.children and node.data is None:
-                found.append(node)
-        return found
 
     def walk(self, node: Node) -> Iterator[Node]:
         """The node and all that is known below it."""
@@ -526,11 +466,6 @@ class NodeTable:
     def held(self) -> Iterable[Node]:
         """The nodes the kernel knows, the root included."""
         return [node for node in self._by_id.values() if node.nlookup]
-
-    @property
-    def held_count(self) -> int:
-        """How many nodes the kernel holds."""
-        return self._held
 
     def statistics(self) -> NodeStatistics:
         return NodeStatistics(len(self._by_id), self._held, self._evicted)

@@ -57,6 +57,8 @@ GAP_S: Final = 1.0
 """Accesses further apart belong to a person, not to a program that walks."""
 
 _LEAST_DIRS: Final = 4
+_FEW_NAMES: Final = 16  # of a directory, as long as none was listed
+_MEAN_OF: Final = 8  # directories
 _MAX_PLACES: Final = 4
 _STEPS: Final = 256
 """Candidates looked at per call: bounds the time taken from whoever waits."""
@@ -109,6 +111,9 @@ class Run:
         self.ahead_files = Ahead()
         self.hits = 0
         self.unused = 0
+        self._hit_at = now  # when a listing asked for ahead was used last
+        self._hit_key: Key = ()
+        self._mean_names = float(_FEW_NAMES)  # of the directories listed lately
         self._known = known
         self._counts = counts
         self._places: list[Node] = []  # where accesses are: several, if programs walk together
@@ -140,8 +145,10 @@ class Run:
         self.last_at = now
         self._move(directory)
         self.visited[directory.nodeid] = now
-        if self.ahead_dirs.pop(directory.nodeid) is not None:
+        item = self.ahead_dirs.pop(directory.nodeid)
+        if item is not None:
             self.hits += 1
+            self._hit_at, self._hit_key = now, item.key
             self._counts.listings_used += 1
             self.dir_window = min(MAX_DIRS, self.dir_window + 1)
         if self._known.is_listed(directory):
@@ -150,6 +157,8 @@ class Run:
     def listed(self, directory: Node, now: float) -> None:
         """A listing of *directory* is complete."""
         self.route.expand(directory)
+        names = 1 + len(directory.children or ())
+        self._mean_names += (names - self._mean_names) / _MEAN_OF
         if not self._known.is_listed(directory):
             self._futile[directory.nodeid] = now  # it is changed all the time, or takes too long
 
@@ -294,20 +303,33 @@ class Run:
 
     def _drop_stale(self, now: float) -> None:
         """What nobody wanted for long holds up nothing any more: the walk went elsewhere."""
-        for ahead in (self.ahead_dirs, self.ahead_files):
-            stale = ahead.older(now - STALE_S)
+        for ahead, stale in (
+            (self.ahead_dirs, self._passed(now)),
+            (self.ahead_files, self.ahead_files.older(now - STALE_S)),
+        ):
             for nodeid in stale:
                 ahead.pop(nodeid)
             self.unused += len(stale)
 
+    def _passed(self, now: float) -> list[int]:
+        """Directories asked for long ago that will not be used: all of them, unless the walk still
+        comes to others, one after the other; then those before where it is."""
+        ahead = self.ahead_dirs
+        comes = now - self._hit_at < STALE_S
+        if comes and not ahead.before(self._hit_key):
+            return []
+        return ahead.older(now - STALE_S, before=self._hit_key if comes else None)
+
     def _take_directories(self, plan: Plan, now: float) -> None:
         ahead = self.ahead_dirs
         route = self.route
+        kept = int(self._known.names_ahead / self._mean_names)
+        window = min(self.dir_window, max(_LEAST_DIRS, kept))
         for _ in range(_STEPS):
-            if not route.dirs or len(ahead) >= min(MAX_DIRS, 3 * self.dir_window):
+            if not route.dirs or len(ahead) >= min(MAX_DIRS, 3 * window):
                 return
             key, _, node = route.dirs[0]
-            if ahead.before(key) >= self.dir_window:
+            if ahead.before(key) >= window:
                 return
             route.pop_directory()
             nodeid = node.nodeid

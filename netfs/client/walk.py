@@ -38,6 +38,8 @@ class Known(NamedTuple):
     """st_ino; cp reads directories in its order."""
     fresh_s: float
     """How long attributes are fresh; 0: never."""
+    names_ahead: int
+    """Names that may be listed ahead of a walk: more would push each other out."""
 
 
 class Item(NamedTuple):
@@ -80,13 +82,14 @@ class Ahead:
         """How many of them come before *key*."""
         return bisect_left(self._keys, key)
 
-    def older(self, than: float) -> list[int]:
-        """Those asked for before *than* (seconds)."""
+    def older(self, than: float, *, before: Key | None = None) -> list[int]:
+        """Those asked for before *than* (seconds); only what comes *before* a key."""
         found = []
         for nodeid, item in self._items.items():  # in the order in which they were asked for
             if item.at >= than:
                 break
-            found.append(nodeid)
+            if before is None or item.key < before:
+                found.append(nodeid)
         return found
 
     def left(self, visited: Container[int], path: set[int]) -> list[int]:

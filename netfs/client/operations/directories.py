@@ -203,7 +203,6 @@ def _pack_plus(ctx: Context, directory: OpenDirectory, request: requests.ReadDir
             break
         held.append(child)
     nodes.hold_all(held)
-    ctx.coherence.trim()
     return Reply((writer.body(),), partial(_let_go, nodes, held))
 
 

@@ -52,6 +52,20 @@ def test_find_lists_the_tree_in_parallel(world):
     assert world.count("fetch") == 0, "no file is fetched for who opens none"
 
 
+@pytest.mark.parametrize("names", [10, 50, 200])
+def test_what_is_listed_ahead_is_still_known_when_the_walk_comes(names):
+    wide: Tree = {
+        f"d{number}": {f"f{each}": 1 for each in range(names)} for number in range(20_000 // names)
+    }
+    world = World(wide, max_entries=8000)
+    for child in world.opendir(world.nodes.root):
+        assert len(world.opendir(child)) == names
+        world.think(names * 0.001)  # a walk that takes its time, some seconds behind
+        assert len(world.nodes) < 10_000
+    assert world.count("list") <= 1.02 * (len(wide) + 1)
+    assert world.now - 1000 < 20 + 2, "and hardly anything is waited for"
+
+
 def test_grep_has_the_next_files_fetched_across_directories(world):
     started = world.now
     grep(world, world.nodes.root)

@@ -44,11 +44,11 @@ def source_tree(directories: int = 80, files: int = 800, depth: int = 3) -> Tree
 class World:
     """The server, the tree of nodes, the planner and the clock."""
 
-    def __init__(self, tree: Tree, *, rtt_s: float = RTT_S) -> None:
+    def __init__(self, tree: Tree, *, rtt_s: float = RTT_S, max_entries: int = 1_000_000) -> None:
         self.now = 1000.0
         self.rtt_s = rtt_s
         self.fetched_bytes = 0  # of files and listings
-        self.nodes = NodeTable(b"/", max_entries=1_000_000)
+        self.nodes = NodeTable(b"/", max_entries=max_entries)
         self.dir_timeout_s, self.cto_window_s = 20.0, 1.0
         known = Known(
             is_listed=self._is_listed,
@@ -56,6 +56,7 @@ class World:
             is_cached=self.is_cached,
             ino=self.nodes.ino,
             fresh_s=self.cto_window_s,
+            names_ahead=self.nodes.max_entries // 4,
         )
         self.planner = TreePlanner(known, round_trip_s=lambda: rtt_s)
         self.asked: list[tuple[str, bytes]] = []  # what went to the server, by whomever
