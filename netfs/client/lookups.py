@@ -46,9 +46,14 @@ class _Row:
 
 
 class Lookups:
-    """What was asked for one by one, and what that would have bought."""
+    """What was asked for one by one, and what that would have bought.
 
-    def __init__(self) -> None:
+    Args:
+        kept: names that are remembered: a longer listing buys nothing.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._rows: OrderedDict[int, _Row] = OrderedDict()  # by nodeid
 
     def asked(self, directory: Node, now: float, round_trip_s: float) -> int:
@@ -64,7 +69,10 @@ class Lookups:
         # The one just asked for is not lost yet: the listing may answer it.
         affordable = int((row.asked - 1) * round_trip_s / ENTRY_S)
         expected = max(_FEW, _seeming_entries(directory), 2 * row.least)
-        return affordable if affordable >= expected else 0
+        if affordable < expected or expected > self._kept:
+            return 0
+        row.asked = 0  # spent, also if it does not help
+        return min(affordable, self._kept)
 
     def gave_up(self, directory: Node, entries: int) -> None:
         """A listing begun for names asked one by one was longer than what it may cost."""

@@ -29,9 +29,6 @@ WAIT_ENTRIES: Final = 512
 """Who wants one name of a directory that is being listed waits for so many, some READDIRs; in a
 larger directory asking for the name is sooner answered."""
 
-_SHARE_AHEAD: Final = 4
-"""Of the names that are kept, one in so many may lie ahead of a walk."""
-
 
 class TreeReadAhead:
     """Listings and small files asked for before the kernel asks."""
@@ -65,7 +62,7 @@ class TreeReadAhead:
             is_cached=_is_cached,
             ino=nodes.ino,
             fresh_s=config.cto_window_s,
-            names_ahead=nodes.max_entries // _SHARE_AHEAD,
+            names_kept=nodes.max_entries,
         )
         self._planner = TreePlanner(known, round_trip_s=round_trip_s)
         directories.on_listed = self._listed

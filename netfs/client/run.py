@@ -59,6 +59,7 @@ GAP_S: Final = 1.0
 _LEAST_DIRS: Final = 4
 _FEW_NAMES: Final = 16  # of a directory, as long as none was listed
 _MEAN_OF: Final = 8  # directories
+_SHARE_AHEAD: Final = 4  # one in so many of the names kept may lie ahead
 _MAX_PLACES: Final = 4
 _STEPS: Final = 256
 """Candidates looked at per call: bounds the time taken from whoever waits."""
@@ -323,8 +324,8 @@ class Run:
     def _take_directories(self, plan: Plan, now: float) -> None:
         ahead = self.ahead_dirs
         route = self.route
-        kept = int(self._known.names_ahead / self._mean_names)
-        window = min(self.dir_window, max(_LEAST_DIRS, kept))
+        kept = self._known.names_kept / self._mean_names  # directories
+        window = min(self.dir_window, max(_LEAST_DIRS, int(kept) // _SHARE_AHEAD))
         for _ in range(_STEPS):
             if not route.dirs or len(ahead) >= min(MAX_DIRS, 3 * window):
                 return

@@ -98,7 +98,7 @@ class TreePlanner:
         self._round_trip_s = round_trip_s
         self._runs: list[Run] = []
         self._recent: OrderedDict[int, Recent] = OrderedDict()  # by nodeid, latest last
-        self._lookups = Lookups()
+        self._lookups = Lookups(known.names_kept)
         self._wanted: list[tuple[Node, int]] = []
         self._entered: Node | None = None
         self._entered_at = float("-inf")

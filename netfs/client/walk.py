@@ -38,8 +38,8 @@ class Known(NamedTuple):
     """st_ino; cp reads directories in its order."""
     fresh_s: float
     """How long attributes are fresh; 0: never."""
-    names_ahead: int
-    """Names that may be listed ahead of a walk: more would push each other out."""
+    names_kept: int
+    """How many names are remembered: listing more would push out what was just listed."""
 
 
 class Item(NamedTuple):

@@ -11,6 +11,7 @@ from netfs.client.nodes import NodeTable
 from netfs.sftp.attrs import Attrs
 
 NEVER = 10**9
+KEPT = 10**6
 
 
 def directory(entries: int):
@@ -42,7 +43,7 @@ def directory(entries: int):
 )
 def test_a_directory_is_listed_when_the_names_have_paid_for_it(rtt_s, entries, begins_with):
     node = directory(entries)
-    lookups = Lookups()
+    lookups = Lookups(KEPT)
     for number in range(1, min(begins_with, 2000)):
         assert lookups.asked(node, number * 0.01, rtt_s) == 0
     if begins_with < NEVER:
@@ -53,7 +54,7 @@ def test_a_directory_is_listed_when_the_names_have_paid_for_it(rtt_s, entries, b
 
 def test_what_has_more_entries_than_it_seems_costs_the_double_at_most():
     node = directory(0)
-    lookups = Lookups()
+    lookups = Lookups(KEPT)
     asked = spent = 0
     while spent < 20_000:
         asked += 1
@@ -65,16 +66,40 @@ def test_what_has_more_entries_than_it_seems_costs_the_double_at_most():
             assert spent <= 2 * asked * 0.001 / ENTRY_S
 
 
+def test_a_listing_that_did_not_help_has_to_be_paid_anew():
+    node = directory(10_000)
+    lookups = Lookups(KEPT)
+    spent = 0
+    for number in range(1, 1001):  # each is asked for though all were listed
+        spent += lookups.asked(node, number * 0.01, 0.02)
+        assert spent * ENTRY_S <= number * 0.02
+    assert spent
+
+
+def test_what_has_more_entries_than_are_kept_is_not_listed_for_its_names():
+    larger, seeming = directory(10_001), directory(0)
+    lookups = Lookups(10_000)
+    limits = [lookups.asked(larger, number * 0.01, 0.02) for number in range(100)]
+    assert not any(limits)
+    spent = 0
+    for number in range(1000):
+        limit = lookups.asked(seeming, number * 0.01, 0.02)
+        if limit:
+            lookups.gave_up(seeming, limit)
+            spent += limit
+    assert spent <= 2 * 10_000
+
+
 def test_a_pause_begins_anew():
     node = directory(0)
-    lookups = Lookups()
+    lookups = Lookups(KEPT)
     for number in range(10):
         assert lookups.asked(node, number * 2.0, 0.1) == 0
 
 
 def test_directories_are_counted_apart_and_in_bounds():
     nodes = NodeTable(b"/", max_entries=1000)
-    lookups = Lookups()
+    lookups = Lookups(KEPT)
     many = [
         nodes.learn(nodes.root, b"d%d" % n, Attrs(size=0, mode=stat.S_IFDIR), 0.0, nodes.stamp)
         for n in range(200)

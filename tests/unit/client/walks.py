@@ -56,7 +56,7 @@ class World:
             is_cached=self.is_cached,
             ino=self.nodes.ino,
             fresh_s=self.cto_window_s,
-            names_ahead=self.nodes.max_entries // 4,
+            names_kept=self.nodes.max_entries,
         )
         self.planner = TreePlanner(known, round_trip_s=lambda: rtt_s)
         self.asked: list[tuple[str, bytes]] = []  # what went to the server, by whomever
