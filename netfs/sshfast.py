@@ -21,13 +21,14 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import asyncssh
 from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from netfs.buffers import Landing, Spares
 from netfs.wire import Buffer
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,16 @@ _TAG: Final = 16  # RFC 5647 §5.1
 _BLOCK: Final = 16
 _DATA_STRUCT: Final = struct.Struct(">BBII")  # padding length, type, channel, length
 _DATA_HEAD: Final = _DATA_STRUCT.size
+_AROUND: Final = 4 + _DATA_HEAD + 2 * _BLOCK + _TAG  # bytes around the data of a packet, at most
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
 _LARGEST_DATA: Final = 256 * 1024  # bytes in one packet, whatever size (to 4 GiB) the peer allows
-_BATCH: Final = 512 * 1024  # bytes encrypted before the socket gets them: the pipeline starts early
+_BATCH: Final = 512 * 1024  # bytes sealed before the socket gets them: the pipeline starts early
+_BATCHES: Final = 4  # of those are kept: what waits for the socket at a time, and one more
 _JOINED: Final = 32 * 1024  # bytes up to which one buffer more to write costs more than a copy
+
+# From cryptography 47 on; before it, one buffer more is made for each packet.
+_OPENS_INTO: Final = hasattr(AESGCM, "decrypt_into")
+_SEALS_INTO: Final = hasattr(AESGCM, "encrypt_into")
 
 _LENGTH: Final = struct.Struct(">I")
 _IV: Final = struct.Struct(">4sQ")  # a fixed part and a counter.  Source: RFC 5647 §7.1
@@ -100,10 +107,12 @@ class FastPath:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._writers: list[FastWriter] = []
-        self.receivers: dict[Any, tuple[Callable[[memoryview], None], int]] = {}
-        """Of a channel: who gets its data, and the window below which asyncssh delivers it."""
+        self.inlets: dict[Any, Inlet] = {}
+        """Of a channel: who gets its data."""
         self.turn: Turn | None = None
         self._is_full = False
+        self._is_held = False
+        self.batches = Spares(_BATCH, _BATCHES)  # what is sealed into one buffer
         self._after_kex = connection._send_deferred_packets
         connection._send_deferred_packets = self._kex_done
 
@@ -114,13 +123,17 @@ class FastPath:
     def remove(self, writer: FastWriter) -> None:
         """*writer*'s channel is gone."""
         self._writers.remove(writer)
-        self.receivers.pop(writer.channel, None)
+        self.inlets.pop(writer.channel, None)
 
     @property
     def may_write(self) -> bool:
-        """No key exchange is going on, and the socket takes more."""
+        """No key exchange is going on, the socket takes more, and nothing is held."""
         connection = self._connection
-        return connection._kex_complete and not self._is_full and connection._transport is not None
+        return (
+            connection._kex_complete
+            and not (self._is_full or self._is_held)
+            and connection._transport is not None
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -134,24 +147,36 @@ class FastPath:
         connection = self._connection
         return (
             connection._kex_complete
-            and not self._is_full
+            and not (self._is_full or self._is_held)
             and connection._transport is not None
             and type(connection._send_encryption) is GCMEncryption
             and connection._compressor is None
         )
 
-    def send(self, packets: Sequence[Buffer], size: int) -> None:
-        """Write encrypted *packets*, *size* bytes of them counting towards the next rekeying."""
+    def send(self, packets: Sequence[Buffer], count: int, size: int) -> None:
+        """Write *count* sealed packets, *size* bytes of them counting towards the next rekeying."""
         connection = self._connection
-        connection._send_seq = (connection._send_seq + len(packets) // 2) & 0xFFFFFFFF
+        connection._send_seq = (connection._send_seq + count) & 0xFFFFFFFF
         connection._rekey_bytes_sent += size
-        if len(packets) == 2 and size <= _JOINED:
+        if len(packets) == 1:
+            connection._transport.write(packets[0])
+        elif size <= _JOINED:
             connection._transport.write(b"".join(packets))
         else:
             connection._transport.writelines(packets)
         if connection._rekey_bytes_sent >= connection._rekey_bytes:
             # asyncssh looks whether a new key is due whenever it sends something.
             connection.send_packet(_IGNORE, bytes(4))
+
+    def hold(self) -> None:
+        """More answers are at hand: what they ask for leaves together, at ``release``."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Write what was held."""
+        if self._is_held:
+            self._is_held = False
+            self._flush()
 
     def pause(self) -> None:
         """The socket's buffer is full."""
@@ -172,6 +197,15 @@ class FastPath:
             writer.flush()
 
 
+class Inlet(NamedTuple):
+    """Who gets a channel's data."""
+
+    receive: Callable[[memoryview], None]
+    least: int  # window (bytes) below which asyncssh delivers it
+    landing: Landing | None  # where it may be put instead
+    landed: Callable[[int], None]  # to be told how much was
+
+
 class FastReader(asyncio.BufferedProtocol):
     """Stands between the socket and an asyncssh connection."""
 
@@ -181,8 +215,11 @@ class FastReader(asyncio.BufferedProtocol):
         # Anonymous pages take memory when they are first written to: an idle connection has few.
         self._view = memoryview(mmap.mmap(-1, _READ_BUFFER))
         self._end = 0  # bytes in the buffer; they begin with a packet
-        self._cipher: Any = None  # asyncssh's, whose key _decrypt uses
-        self._decrypt: Callable[[bytes, Buffer, Buffer], bytes] | None = None
+        self._cipher: Any = None  # asyncssh's, whose key _opener uses
+        self._opener: AESGCM | None = None
+        self._channel: Any = None  # whose data came last by the short way
+        self._number = 0  # its number
+        self._inlet: Inlet | None = None  # and inlet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Not called: the transport is asyncssh's already."""
@@ -221,28 +258,27 @@ class FastReader(asyncio.BufferedProtocol):
         while end - start >= 4:
             # Only what asyncssh is handed changes its state.
             if not is_ready and not self._is_ready():
+                self._path.release()
                 connection.data_received(bytes(view[start:end]))  # it keeps an unfinished packet
                 return
             is_ready = True
             length = _LENGTH.unpack_from(view, start)[0]
             if length > connection._max_recv_pktlen or length + 4 + _TAG > _READ_BUFFER:
+                self._path.release()
                 connection.data_received(bytes(view[start:end]))  # it refuses this one
                 return
-            body = start + 4
-            stop = body + length + _TAG
+            stop = start + 4 + length + _TAG
             if stop > end:
                 break
-            assert self._decrypt is not None
-            try:
-                plain = self._decrypt(self._cipher._iv, view[body:stop], view[start:body])
-            except InvalidTag:
-                plain = b""  # asyncssh finds the same and ends the connection
-            if not self._deliver(plain):
+            if stop < end:
+                self._path.hold()
+            if not self._take(view[start:stop], length):
                 connection.data_received(bytes(view[start:stop]))
                 is_ready = False
                 if connection._transport is None:
                     return
             start = stop
+        self._path.release()
         rest = end - start
         if rest:
             # At most one packet, and usually a small part of one.
@@ -262,16 +298,60 @@ class FastReader(asyncio.BufferedProtocol):
             return False
         if encryption._cipher is not self._cipher:
             self._cipher = encryption._cipher
-            self._decrypt = AESGCM(self._cipher._key).decrypt
+            self._opener = AESGCM(self._cipher._key)
+        return True
+
+    def _take(self, packet: memoryview, length: int) -> bool:
+        """Deliver channel data, or widen a window.  False: something else; nothing was done."""
+        inlet, opener = self._inlet, self._opener
+        assert opener is not None
+        landing = None if inlet is None else inlet.landing
+        if (
+            inlet is None
+            or landing is None
+            or not landing.missing
+            or length - _DATA_HEAD > len(landing.block) - landing.at
+        ):
+            try:
+                plain = opener.decrypt(self._cipher._iv, packet[4:], packet[:4])
+            except InvalidTag:
+                return False  # asyncssh finds the same and ends the connection
+            return self._deliver(plain)
+        # Most likely the next piece of what lands: it is put there, its head over what was before.
+        block, at = landing.block, landing.at
+        start = at - _DATA_HEAD
+        room = block[start : start + length]
+        before = bytes(room[:_DATA_HEAD])
+        try:
+            opener.decrypt_into(self._cipher._iv, packet[4:], packet[:4], room)
+            head = bytes(room[:_DATA_HEAD])
+        except InvalidTag:
+            return False
+        finally:
+            room[:_DATA_HEAD] = before
+        padding, kind, number, size = _DATA_STRUCT.unpack(head)
+        channel = self._channel
+        window = channel._recv_window - size
+        if (
+            kind != _CHANNEL_DATA
+            or number != self._number
+            or not 0 < size <= landing.missing
+            or _DATA_HEAD + size + padding != length
+            or self._path.inlets.get(channel) is not inlet
+            or not _is_plain(channel, window, inlet)
+        ):
+            return self._deliver(head + room[_DATA_HEAD:])
+        self._count()
+        channel._recv_window = window
+        inlet.landed(size)
         return True
 
     def _deliver(self, plain: bytes) -> bool:
-        """Deliver channel data, or widen a window.  False: something else; nothing was done."""
+        """``_take`` a packet that was opened."""
         if len(plain) < _DATA_HEAD:
             return False
-        connection = self._connection
         padding, kind, number, size = _DATA_STRUCT.unpack_from(plain)
-        channel = connection._channels.get(number)
+        channel = self._connection._channels.get(number)
         if channel is None or channel._recv_state != "open":
             return False
         end = _DATA_HEAD + size
@@ -279,27 +359,46 @@ class FastReader(asyncio.BufferedProtocol):
         is_data = kind == _CHANNEL_DATA and end + padding == len(plain) and size and window >= 0
         if not is_data and not (kind == _WINDOW_ADJUST and _DATA_HEAD + padding == len(plain)):
             return False
-        cipher = self._cipher
-        fixed, counter = _IV.unpack(cipher._iv)
-        cipher._iv = _IV.pack(fixed, (counter + 1) & _COUNTER)
-        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
+        self._count()
         if not is_data:
             channel._send_window += size
             channel._flush_send_buf()
             return True
         data = memoryview(plain)[_DATA_HEAD:end]
-        inlet = self._path.receivers.get(channel)
-        if (
-            inlet is not None
-            and window >= inlet[1]
-            and channel._send_state == "open"
-            and not channel._recv_paused
-        ):
+        inlet = self._path.inlets.get(channel)
+        if inlet is not None and _is_plain(channel, window, inlet):
+            self._channel, self._number, self._inlet = channel, number, inlet
             channel._recv_window = window
-            inlet[0](data)
+            inlet.receive(data)
         else:
             channel._accept_data(data)
         return True
+
+    def _count(self) -> None:
+        """A packet was taken in asyncssh's place."""
+        cipher, connection = self._cipher, self._connection
+        cipher._iv = _next(cipher._iv)
+        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
+
+
+def _next(iv: bytes) -> bytes:
+    """The nonce of the packet after that of *iv*."""
+    fixed, counter = _IV.unpack(iv)
+    return _IV.pack(fixed, (counter + 1) & _COUNTER)
+
+
+def _nowhere(count: int) -> None:
+    """There is no landing that bytes could have been put to."""
+
+
+def _is_plain(channel: Any, window: int, inlet: Inlet) -> bool:
+    """Whether asyncssh would deliver *channel*'s data at once, *window* being left then."""
+    return (
+        window >= inlet.least
+        and channel._recv_state == "open"
+        and channel._send_state == "open"
+        and not channel._recv_paused
+    )
 
 
 class FastWriter:
@@ -320,21 +419,30 @@ class FastWriter:
         self._randomness = b""
         self._used = 0
         self._cipher: Any = None
-        self._encrypt: Callable[[bytes, Buffer, Buffer], bytes] | None = None
+        self._sealer: AESGCM | None = None
         self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
-        self._plain = memoryview(mmap.mmap(-1, _DATA_HEAD + self._packet_size + 2 * _BLOCK))
         self._finish = channel._flush_send_buf
         channel._flush_send_buf = self.flush
         path.add(self)
 
-    def deliver_to(self, receive: Callable[[memoryview], None], turn: Turn | None = None) -> None:
-        """Give the channel's data to *receive* from now on, and no more to its session.
+    def deliver_to(
+        self,
+        receive: Callable[[memoryview], None],
+        turn: Turn | None = None,
+        landing: Landing | None = None,
+        landed: Callable[[int], None] | None = None,
+    ) -> None:
+        """Give the channel's data to *receive* from now on, and no more to its session; or put it
+        where *landing* says, and tell *landed* how many bytes.
 
         Only where asyncssh would deliver it at once; else it still does, to the session.  What is
         read from the socket at once is one *turn*.
         """
         self._path.turn = turn
-        self._path.receivers[self.channel] = receive, (self.channel._init_recv_window + 1) // 2
+        least = (self.channel._init_recv_window + 1) // 2
+        if landed is None or not _OPENS_INTO:
+            landing = None
+        self._path.inlets[self.channel] = Inlet(receive, least, landing, landed or _nowhere)
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Send *buffers*, which are not copied before they can leave."""
@@ -350,13 +458,9 @@ class FastWriter:
             self._put_off(buffers)
             return
         # One packet that may leave: most requests.
-        padding = -(_DATA_HEAD + size) % _BLOCK
-        if padding < 4:
-            padding += _BLOCK
-        head = _DATA_STRUCT.pack(padding, _CHANNEL_DATA, channel._send_chan, size)
-        plain = b"".join((head, *buffers, self._random(padding)))
+        plain = self._wrap(buffers, size)
         channel._send_window -= size
-        self._path.send(self._seal(plain), len(plain))
+        self._path.send(self._seal(plain), 1, len(plain))
 
     def _put_off(self, buffers: Sequence[Buffer]) -> None:
         for buffer in buffers:
@@ -388,45 +492,85 @@ class FastWriter:
             with contextlib.suppress(OSError):  # it is being closed: connection_lost tells
                 channel.write(data)
         while self._size and self._path.may_write:
-            limit = min(channel._send_window, _BATCH)
+            limit = min(channel._send_window, self._size)
             if limit <= 0 or channel._send_chan is None:
                 break
-            packets: list[Buffer] = []
-            taken = total = 0
-            while self._size and taken < limit:
-                size = min(self._packet_size, limit - taken, self._size)
-                plain = self._pack(size)
-                packets += self._seal(plain)
-                taken += size
-                total += len(plain)
-            channel._send_window -= taken
-            self._path.send(packets, total)
+            if limit > self._packet_size and _SEALS_INTO:
+                self._send_batch(limit)
+            else:
+                size = min(self._packet_size, limit)
+                plain = self._wrap(self._dequeue(size), size)
+                channel._send_window -= size
+                self._path.send(self._seal(plain), 1, len(plain))
         self._pause_or_resume()
         if not self._size:
             self._finish()
 
-    def _pack(self, size: int) -> memoryview:
-        """The next *size* bytes of the queue as the inside of a packet."""
+    def _send_batch(self, limit: int) -> None:
+        """Send up to *limit* bytes of the queue, in packets that lie one behind the other."""
+        batch = memoryview(self._path.batches.take())
+        last = len(batch) - self._packet_size - _AROUND  # where a packet may begin
+        cipher, sealer = self._current()
+        fixed, counter = _IV.unpack(cipher._iv)
+        end = count = taken = total = 0
+        while taken < limit and end <= last:
+            size = min(self._packet_size, limit - taken)
+            plain = self._wrap(self._dequeue(size), size)
+            length = len(plain)
+            head = length.to_bytes(4, "big")
+            start = end + 4
+            batch[end:start] = head
+            end = start + length + _TAG
+            sealer.encrypt_into(_IV.pack(fixed, counter), plain, head, batch[start:end])
+            counter = (counter + 1) & _COUNTER
+            taken += size
+            count += 1
+            total += length
+        cipher._iv = _IV.pack(fixed, counter)
+        self.channel._send_window -= taken
+        self._path.send((batch[:end],), count, total)
+
+    def _wrap(self, buffers: Sequence[Buffer], size: int) -> bytes:
+        """*buffers*, *size* bytes, as the inside of a packet."""
         padding = -(_DATA_HEAD + size) % _BLOCK
         if padding < 4:
             padding += _BLOCK
-        plain, end = self._plain, _DATA_HEAD + size
-        _DATA_STRUCT.pack_into(plain, 0, padding, _CHANNEL_DATA, self.channel._send_chan, size)
-        self._fill(plain[_DATA_HEAD:end])
-        plain[end : end + padding] = self._random(padding)
-        return plain[: end + padding]
+        head = _DATA_STRUCT.pack(padding, _CHANNEL_DATA, self.channel._send_chan, size)
+        return b"".join((head, *buffers, self._random(padding)))
 
-    def _seal(self, plain: Buffer) -> tuple[bytes, bytes]:
-        """A packet: its length, and the rest, sealed."""
+    def _dequeue(self, size: int) -> list[memoryview]:
+        """The next *size* bytes of the queue."""
+        self._size -= size
+        queue = self._queue
+        taken: list[memoryview] = []
+        while True:
+            first = queue[0]
+            part = len(first)
+            if part > size:
+                taken.append(first[:size])
+                queue[0] = first[size:]
+                return taken
+            taken.append(first)
+            queue.popleft()
+            size -= part
+            if not size:
+                return taken
+
+    def _current(self) -> tuple[Any, AESGCM]:
+        """asyncssh's cipher as it is now, and ours with the same key."""
         cipher = self._connection._send_encryption._cipher
         if cipher is not self._cipher:
             self._cipher = cipher
-            self._encrypt = AESGCM(cipher._key).encrypt
-        assert self._encrypt is not None
+            self._sealer = AESGCM(cipher._key)
+        assert self._sealer is not None
+        return cipher, self._sealer
+
+    def _seal(self, plain: Buffer) -> tuple[bytes, bytes]:
+        """A packet: its length, and the rest, sealed."""
+        cipher, sealer = self._current()
         length = len(plain).to_bytes(4, "big")
-        sealed = self._encrypt(cipher._iv, plain, length)
-        fixed, counter = _IV.unpack(cipher._iv)
-        cipher._iv = _IV.pack(fixed, (counter + 1) & _COUNTER)
+        sealed = sealer.encrypt(cipher._iv, plain, length)
+        cipher._iv = _next(cipher._iv)
         return length, sealed
 
     def _random(self, count: int) -> bytes:
@@ -435,20 +579,6 @@ class FastWriter:
             self._randomness, self._used = os.urandom(_RANDOMNESS), 0
         self._used += count
         return self._randomness[self._used - count : self._used]
-
-    def _fill(self, room: memoryview) -> None:
-        """Move bytes from the queue into *room*."""
-        queue, position, size = self._queue, 0, len(room)
-        self._size -= size
-        while position < size:
-            first = queue[0]
-            part = min(len(first), size - position)
-            room[position : position + part] = first[:part]
-            position += part
-            if part == len(first):
-                queue.popleft()
-            else:
-                queue[0] = first[part:]
 
     def _pause_or_resume(self) -> None:
         if self._is_paused:

@@ -14,13 +14,15 @@ PACKAGE: Final = ROOT / "netfs"
 
 MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.wire": (),
+    "netfs.buffers": (),
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
-    "netfs.sftp": ("netfs.wire", "netfs.sftp"),
-    "netfs.sshfast": ("netfs.wire",),
+    "netfs.sftp": ("netfs.wire", "netfs.buffers", "netfs.sftp"),
+    "netfs.sshfast": ("netfs.wire", "netfs.buffers"),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (
         "netfs.wire",
+        "netfs.buffers",
         "netfs.sftp",
         "netfs.client.remote",
         "netfs.client.config",
@@ -62,7 +64,7 @@ HOMES: Final[dict[str, tuple[str, ...]]] = {
 }
 """A library -> the only modules that may use it."""
 
-PURE: Final = ("netfs.wire", "netfs.fuse", "netfs.sftp")
+PURE: Final = ("netfs.wire", "netfs.buffers", "netfs.fuse", "netfs.sftp")
 IMPURE: Final = frozenset({"asyncio", "socket", "time", "random", "subprocess", "threading"})
 
 

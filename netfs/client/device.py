@@ -12,6 +12,7 @@ import logging
 import os
 from typing import Final
 
+from netfs.buffers import Spares
 from netfs.fuse import abi
 from netfs.fuse.handshake import MAX_WRITE
 from netfs.fuse.replies import ERRNO_MAX, Reply
@@ -49,15 +50,15 @@ class Device:
     mount, so it is never inherited.
     """
 
-    __slots__ = ("_fd", "_iov", "_lent", "_view")
+    __slots__ = ("_fd", "_iov", "_spares", "_view")
 
     def __init__(self, fd: int) -> None:
         """Takes *fd* over."""
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         self._fd = fd
-        self._lent: list[bytearray] = []
-        self._use(bytearray(_BUFFER_SIZE))
+        self._spares = Spares(_BUFFER_SIZE, _SPARES)
+        self._use(self._spares.take())
 
     def __repr__(self) -> str:
         return f"<Device fd={self._fd}>"
@@ -94,7 +95,7 @@ class Device:
     def own(self, message: memoryview) -> memoryview:
         """*message* in memory that nobody else will write to."""
         if len(message) >= _KEEP_BUFFER:
-            self._use(self._spare())
+            self._use(self._spares.take())
             return message
         return memoryview(bytes(message))
 
@@ -148,19 +149,6 @@ class Device:
     def _use(self, buffer: bytearray) -> None:
         self._view = memoryview(buffer)
         self._iov = [buffer]
-
-    def _spare(self) -> bytearray:
-        """A buffer to read into, while the present one is lent."""
-        if len(self._lent) < _SPARES:
-            self._lent.append(self._iov[0])
-        for number, buffer in enumerate(self._lent):
-            try:
-                buffer.append(0)  # refused while anybody holds a view of it
-            except BufferError:
-                continue
-            buffer.pop()
-            return self._lent.pop(number)
-        return bytearray(_BUFFER_SIZE)
 
     def _refused(self, unique: int, error: OSError) -> None:
         """The kernel did not take a reply."""

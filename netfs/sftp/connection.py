@@ -7,9 +7,10 @@ decision about what to ask or answer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from netfs.buffers import Landing
 from netfs.sftp.codes import VERSION, PacketType
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
 from netfs.sftp.framing import FrameSplitter
@@ -40,6 +41,9 @@ W = TypeVar("W", bound=Waiter)
 CLIENT_MAX_PACKET: Final = 1024 * 1024
 """Bytes of a response at most.  OpenSSH sends 256 KiB at most; some servers pack more names into
 one NAME.  Bounds what a hostile server makes us hold for one conversation."""
+
+_BLOCKS: Final = 32
+"""Large answers whose memory is used again, 8 MiB: what is under way to a reader on a fast link."""
 
 SERVER_MAX_PACKET: Final = 256 * 1024 + 1024
 """Bytes of a request at most: a WRITE of 256 KiB with its head and handle."""
@@ -89,7 +93,7 @@ class ClientConnection(Generic[W]):
     __slots__ = ("_frames", "_next_id", "_pending", "extended_attrs", "version")
 
     def __init__(self, max_packet: int = CLIENT_MAX_PACKET) -> None:
-        self._frames = FrameSplitter(max_packet)
+        self._frames = FrameSplitter(max_packet, _BLOCKS)
         self._next_id = 0
         self._pending: dict[int, tuple[Request, W]] = {}  # by id
         self.version: Version | None = None  # None before the server's VERSION
@@ -150,6 +154,25 @@ class ClientConnection(Generic[W]):
                     "(does a shell start-up file print?)"
                 ) from exc
             raise
+        self._understand(packets, events)
+
+    @property
+    def landing(self) -> Landing:
+        """Where the next bytes may be put, instead of giving them to ``receive_data``."""
+        return self._frames.landing
+
+    def receive_landed(self, count: int, events: list[Version | Answer[W] | Reaped[W]]) -> None:
+        """As ``receive_data``, for *count* bytes that are where ``landing`` says."""
+        packet = self._frames.landed(count)
+        if packet is not None:
+            self._understand((packet,), events)
+
+    def _understand(
+        self,
+        packets: Iterable[memoryview],
+        events: list[Version | Answer[W] | Reaped[W]],
+    ) -> None:
+        """See ``receive_data``."""
         pending = self._pending
         for packet in packets:
             if self.version is None:

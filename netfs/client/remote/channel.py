@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol, runtime_checkable
 
+from netfs.buffers import Landing
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.turns import Turn
 from netfs.wire import Buffer
@@ -36,6 +37,20 @@ class Receiver(Protocol):
     def pause_writing(self) -> None: ...
 
     def resume_writing(self) -> None: ...
+
+
+@runtime_checkable
+class LandingReceiver(Receiver, Protocol):
+    """One who has a place for what comes next."""
+
+    @property
+    def landing(self) -> Landing:
+        """Always the same object."""
+        ...
+
+    def landed(self, count: int) -> None:
+        """The next *count* bytes of the stream, not more than are missing, are in that place."""
+        ...
 
 
 class Channel(Protocol):

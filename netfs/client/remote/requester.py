@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from netfs.buffers import Landing
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.window import BulkWindow, Mark, RoundTrip
 from netfs.client.turns import Awaited, Turn, Waker
@@ -288,13 +289,41 @@ class Requester:
         if self.is_ended:
             return
         self._bytes_received += len(data)
-        now = self.heard_at = self._clock()
+        self.heard_at = self._clock()
         events: list[Version | Answer[Pending] | Reaped[Pending]] = []
         breach: RemoteProtocolError | None = None
         try:
             self._connection.receive_data(data, events)
         except RemoteProtocolError as exc:
             breach = exc
+        self._heard(events, breach)
+
+    @property
+    def landing(self) -> Landing:
+        """See channel.LandingReceiver."""
+        return self._connection.landing
+
+    def landed(self, count: int) -> None:
+        """See channel.LandingReceiver."""
+        if self.is_ended:
+            return
+        self._bytes_received += count
+        self.heard_at = self._clock()
+        events: list[Version | Answer[Pending] | Reaped[Pending]] = []
+        breach: RemoteProtocolError | None = None
+        try:
+            self._connection.receive_landed(count, events)
+        except RemoteProtocolError as exc:
+            breach = exc
+        if events or breach is not None:
+            self._heard(events, breach)
+
+    def _heard(
+        self,
+        events: list[Version | Answer[Pending] | Reaped[Pending]],
+        breach: RemoteProtocolError | None,
+    ) -> None:
+        now = self.heard_at
         turn = self.turn
         turn.depth += 1
         try:

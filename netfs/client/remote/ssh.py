@@ -17,6 +17,7 @@ from netfs.client.config import KIB, MIB
 from netfs.client.remote.channel import (
     HIGH_WATER,
     Channel,
+    LandingReceiver,
     Receiver,
     check_greeting,
     not_sftp,
@@ -294,7 +295,10 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         elif len(self._greeting) >= 5:
             first, self._greeting = bytes(self._greeting), None
             if self.writer is not None:
-                self.writer.deliver_to(self._receiver.data_received, self._receiver.turn)
+                receiver, landing, landed = self._receiver, None, None
+                if isinstance(receiver, LandingReceiver):
+                    landing, landed = receiver.landing, receiver.landed
+                self.writer.deliver_to(receiver.data_received, receiver.turn, landing, landed)
             self._receiver.data_received(first)
 
     def exit_status_received(self, status: int) -> None:

@@ -238,3 +238,41 @@ async def test_a_bad_status_is_an_error_and_an_unsayable_value_too() -> None:
         await task
     with pytest.raises(LocalProtocolError):
         await it.requester.call(req.Setstat(b"/", Attrs(size=-1)))
+
+
+async def test_what_lands_is_an_answer_when_it_is_whole() -> None:
+    it = await peer()
+    landing = it.requester.landing
+    future = it.requester.ask(req.Read(b"h", 0, 200_000))
+    await turn()
+    data = bytes(range(256)) * 700
+    packet = b"".join(it.server.send(it.asked.pop().request_id, rsp.Data(data)))
+    before = it.requester.statistics().bytes_received
+    it.requester.data_received(packet[:1000])
+    it.now = 5.0
+    for start in range(1000, len(packet), 50_000):
+        piece = packet[start : start + 50_000]
+        assert landing.missing >= len(piece)
+        assert not future.done()
+        landing.block[landing.at : landing.at + len(piece)] = piece
+        it.requester.landed(len(piece))
+    response = future.result()
+    assert isinstance(response, rsp.Data)
+    assert bytes(response.data) == data
+    assert it.requester.heard_at == 5.0
+    assert it.requester.statistics().bytes_received == before + len(packet)
+    assert not landing.missing
+
+
+async def test_what_lands_and_is_too_much_ends_the_conversation() -> None:
+    it = await peer()
+    landing = it.requester.landing
+    future = it.requester.ask(req.Read(b"h", 0, 150_000))
+    await turn()
+    packet = b"".join(it.server.send(it.asked.pop().request_id, rsp.Data(bytes(150_001))))
+    it.requester.data_received(packet[:100])
+    it.requester.landed(landing.missing)
+    assert it.is_aborted
+    with pytest.raises(Disconnected, match="150001 bytes"):
+        await future
+    it.requester.landed(0)  # what still comes is of no interest

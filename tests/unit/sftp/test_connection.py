@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netfs.buffers import MARGIN
 from netfs.sftp import requests as req
 from netfs.sftp import responses as rsp
 from netfs.sftp.connection import (
@@ -172,6 +173,67 @@ def test_packets_come_out_whole_however_they_arrive(packets: list[bytes], step: 
     for start in range(0, len(stream), step):
         got += map(bytes, splitter.feed(stream[start : start + step]))
     assert got == packets
+    assert not splitter.is_inside_packet()
+
+
+SIZES = st.sampled_from((1, 3000, 131_071, 131_072, 200_000, 263_168, 263_169, 400_000))
+
+
+@given(
+    st.lists(SIZES, max_size=5),
+    st.lists(st.tuples(st.booleans(), st.integers(1000, 150_000)), min_size=1, max_size=30),
+)
+@settings(max_examples=60, deadline=None)
+def test_large_packets_land_whoever_puts_them_there(
+    sizes: list[int], pieces: list[tuple[bool, int]]
+) -> None:
+    sent = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(len(item).to_bytes(4, "big") + item for item in sent)
+    splitter = FrameSplitter(1 << 20)
+    landing = splitter.landing
+    got: list[memoryview] = []  # held: no block may be used twice
+    at, turn = 0, 0
+    while at < len(stream):
+        is_placed, most = pieces[turn % len(pieces)]
+        turn += 1
+        if is_placed and landing.missing:
+            count = min(most, landing.missing)
+            landing.block[landing.at : landing.at + count] = stream[at : at + count]
+            packet = splitter.landed(count)
+            got += [] if packet is None else [packet]
+        else:
+            count = most
+            got += splitter.feed(stream[at : at + count])
+        at += count
+        assert landing.at >= MARGIN or not landing.missing
+        assert landing.at + landing.missing + MARGIN <= len(landing.block) or not landing.missing
+    assert list(map(bytes, got)) == sent
+    assert not splitter.is_inside_packet()
+
+
+def test_a_block_is_used_again_when_its_packet_is_not_held_any_more() -> None:
+    splitter = FrameSplitter(1 << 20)
+    stream = (200_000).to_bytes(4, "big") + bytes(200_000)
+
+    def packet() -> memoryview:
+        assert not splitter.feed(stream[:1000])
+        (whole,) = splitter.feed(stream[1000:])
+        return whole
+
+    block = id(packet().obj)
+    held = packet()
+    assert id(held.obj) == block
+    other = id(packet().obj)
+    assert other != block
+    del held
+    assert id(packet().obj) in (block, other)
+
+
+def test_the_end_inside_what_lands_is_an_error() -> None:
+    splitter = FrameSplitter(1 << 20)
+    splitter.feed((200_000).to_bytes(4, "big"))
+    assert splitter.is_inside_packet()
+    splitter.landed(200_000)
     assert not splitter.is_inside_packet()
 
 

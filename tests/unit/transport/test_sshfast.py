@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netfs import sshfast
+from netfs.buffers import MARGIN
 from netfs.client.remote.channel import Link
 from netfs.client.remote.errors import ConnectError
+from netfs.sftp.framing import FrameSplitter
 from netfs.sshfast import HIGH_WATER, FastPath, FastReader, FastWriter
 from tests.harness.sshd import Sshd, running_sshd
 from tests.unit.transport.support import INIT, Recorder, base_words, config_for, linked
@@ -235,6 +237,137 @@ def test_a_receiver_gets_what_asyncssh_would_deliver_at_once() -> None:
     assert connection._recv_seq == 6
 
 
+class Lander:
+    """A receiver whose large packets land; keeps what came, in order."""
+
+    def __init__(self) -> None:
+        self.frames = FrameSplitter(1 << 20)
+        self.landing = self.frames.landing
+        self.packets: list[bytes] = []
+        self.landed_bytes = 0
+
+    def receive(self, data: memoryview) -> None:
+        self.packets += map(bytes, self.frames.feed(data))
+
+    def landed(self, count: int) -> None:
+        self.landed_bytes += count
+        packet = self.frames.landed(count)
+        if packet is not None:
+            self.packets.append(bytes(packet))
+
+
+def landing() -> tuple[FastReader, FakeConnection, Lander]:
+    connection = FakeConnection()
+    path = FastPath(connection)
+    lander = Lander()
+    writing = FastWriter(path, connection, connection._channels[5], None)
+    writing.deliver_to(lander.receive, None, lander.landing, lander.landed)
+    connection._channels[6] = FakeChannel()
+    return FastReader(connection, path), connection, lander
+
+
+def framed(*sizes: int) -> tuple[list[bytes], bytes]:
+    packets = [os.urandom(size) for size in sizes]
+    return packets, b"".join(len(item).to_bytes(4, "big") + item for item in packets)
+
+
+@given(
+    sizes=st.lists(st.sampled_from((20, 40_000, 140_000, 261_133)), min_size=1, max_size=4),
+    pieces=st.lists(st.sampled_from((1, 7, 16_384, 32_759, 32_768)), min_size=1, max_size=9),
+    others=st.lists(st.sampled_from(("control", "channel", "window", "")), min_size=1, max_size=7),
+    cuts=st.lists(st.integers(1, 100_000), min_size=1, max_size=9),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_lands_is_what_was_sent_whatever_comes_between(
+    sizes: list[int], pieces: list[int], others: list[str], cuts: list[int]
+) -> None:
+    fast, connection, lander = landing()
+    packets, data = framed(*sizes)
+    server, stream, expected = gcm(), b"", {"control": 0, "channel": 0, "window": 0, "": 0}
+    at = number = 0
+    while at < len(data):
+        piece = data[at : at + max(pieces[number % len(pieces)], len(data) // 50)]
+        at += len(piece)
+        stream += seal(server, channel_data(piece))
+        other = others[number % len(others)]
+        number += 1
+        expected[other] += 1
+        if other == "control":
+            stream += seal(server, b"\x50" + bytes(4000))
+        elif other == "channel":
+            stream += seal(server, channel_data(b"elsewhere", 6))
+        elif other == "window":
+            stream += seal(server, bytes([93, 0, 0, 0, 5, 0, 0, 0, 1]))
+    at = turn = 0
+    while at < len(stream):
+        cut = max(cuts[turn % len(cuts)], len(stream) // 100)
+        turn += 1
+        feed(fast, stream[at : at + cut])
+        at += cut
+    assert lander.packets == packets
+    assert len(connection.handed) == expected["control"]
+    assert connection._channels[6].received == b"elsewhere" * expected["channel"]
+    assert connection._channels[5]._send_window == (1 << 20) + expected["window"]
+
+
+def test_most_of_a_large_packet_lands_without_a_copy() -> None:
+    fast, _, lander = landing()
+    packets, data = framed(261_133, 261_133)
+    server = gcm()
+    for at in range(0, len(data), 32_768):
+        feed(fast, seal(server, channel_data(data[at : at + 32_768])))
+    assert lander.packets == packets
+    assert lander.landed_bytes > 12 * 32_768
+
+
+def test_a_forged_packet_leaves_what_landed_and_is_handed_over() -> None:
+    fast, connection, lander = landing()
+    packets, data = framed(200_000)
+    server = gcm()
+    feed(fast, seal(server, channel_data(data[:100_000])))
+    forged = bytearray(seal(server, channel_data(data[100_000:])))
+    forged[-1] ^= 1
+    block, at = lander.landing.block, lander.landing.at
+    feed(fast, bytes(forged))
+    assert connection.handed == [bytes(forged)]
+    assert block[at - 99_000 : at] == packets[0][: at - MARGIN][-99_000:]
+    assert lander.packets == []
+
+
+def test_what_asyncssh_is_to_deliver_does_not_land() -> None:
+    fast, connection, lander = landing()
+    channel, server = connection._channels[5], gcm()
+    packets, data = framed(200_000)
+    feed(fast, seal(server, channel_data(data[:50_000])))
+    channel._recv_paused = True
+    feed(fast, seal(server, channel_data(data[50_000:60_000])))
+    assert channel.received == data[50_000:60_000]
+    lander.receive(memoryview(bytes(channel.received)))  # as asyncssh does when it goes on
+    channel._recv_paused = False
+    feed(fast, seal(server, channel_data(data[60_000:])))
+    assert lander.packets == packets
+
+
+def test_what_the_answers_of_one_read_ask_for_leaves_in_one_write() -> None:
+    connection = FakeConnection()
+    path = FastPath(connection)
+    fast, channel, server = FastReader(connection, path), connection._channels[5], gcm()
+    writing = FastWriter(path, connection, channel, None)
+    channel._send_pktsize = 32768
+    writes: list[int] = []
+
+    def answer(data: memoryview) -> None:
+        writing.write([b"next " + bytes(data)])
+        writes.append(len(connection.written))
+
+    writing.deliver_to(answer)
+    feed(fast, b"".join(seal(server, channel_data(b"%d" % number)) for number in range(3)))
+    assert writes[:2] == [0, 0]
+    assert opened(bytes(connection.written)) == [b"next 0next 1next 2"]
+    feed(fast, seal(server, channel_data(b"3")) + b"\0")
+    assert opened(bytes(connection.written))[1:] == [b"next 3"]
+
+
 def test_the_counter_of_the_nonce_wraps_and_leaves_the_fixed_part() -> None:
     end = b"\1\2\3\4" + b"\xff" * 8
     connection = FakeConnection()
@@ -354,19 +487,23 @@ def opened(stream: bytes) -> list[bytes]:
     return found
 
 
-@given(st.lists(st.binary(max_size=3000), max_size=8), st.integers(1, 5000))
+@given(
+    st.lists(st.one_of(st.integers(0, 3000), st.just(530_000)), max_size=3),
+    st.integers(1, 5000),
+)
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_arrives_in_packets_of_the_servers_size(
-    buffers: list[bytes], window: int
+    sizes: list[int], window: int
 ) -> None:
     fast, connection, channel, _ = writer(window)
+    buffers = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     fast.write(buffers)
     expected = b"".join(buffers)
     first = opened(bytes(connection.written))
     assert b"".join(first) == expected[:window]
     assert all(len(data) <= 1000 for data in first)
     assert fast.waiting() == max(0, len(expected) - window)
-    channel._send_window += 1 << 20
+    channel._send_window += 1 << 30
     channel._flush_send_buf()
     assert b"".join(opened(bytes(connection.written))) == expected
     assert fast.waiting() == 0

@@ -1,0 +1,65 @@
+"""Memory that bulk data passes through, used again instead of taken from the system anew.
+
+Fresh memory costs a page fault per 4 KiB, or is cleared before it is filled; what was just used is
+also still in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+MARGIN: Final = 272
+"""Bytes free before and behind a landing: what an unpacker may leave there.  An SSH packet has a
+head of 10 bytes before its data, and at most 255 of padding behind.  Source: RFC 4253 §6."""
+
+_TRIES: Final = 8
+"""Spares looked at, each for half a microsecond if it is lent, until a new one is made."""
+
+
+class Spares:
+    """Buffers of one size that are lent until nobody holds a view of them."""
+
+    __slots__ = ("_kept", "_most", "size")
+
+    def __init__(self, size: int, most: int) -> None:
+        """*most* buffers are kept, of *size* bytes each."""
+        self.size = size
+        self._most = most
+        self._kept: deque[bytearray] = deque()
+
+    def take(self) -> bytearray:
+        """One that nobody holds a view of; its content is arbitrary.
+
+        It is the first that is free, so that no more memory is in turn than is lent at a time.
+        """
+        kept = self._kept
+        tries = min(_TRIES, len(kept))
+        for number in range(tries):
+            buffer = kept[number]
+            try:
+                buffer.pop()  # refused while anybody holds a view of it
+            except BufferError:
+                continue
+            buffer.append(0)
+            return buffer
+        kept.rotate(-tries)  # those are lent for long
+        buffer = bytearray(self.size)
+        if len(kept) < self._most:
+            kept.appendleft(buffer)
+        return buffer
+
+
+class Landing:
+    """Where the next ``missing`` bytes of a stream may be put: in ``block``, from ``at`` on.
+
+    Who puts some there tells the stream's receiver.  MARGIN bytes before and behind are free to be
+    written to as well, but what was before ``at`` must be there again afterwards.
+    """
+
+    __slots__ = ("at", "block", "missing")
+
+    def __init__(self) -> None:
+        self.block = memoryview(b"")
+        self.at = 0
+        self.missing = 0  # 0: there is no such place now

@@ -1,0 +1,49 @@
+"""Memory that is used again: never while anybody can see it."""
+
+from __future__ import annotations
+
+from netfs.buffers import Spares
+
+
+def test_what_nobody_holds_is_used_again() -> None:
+    spares = Spares(100, 4)
+    first = spares.take()
+    view = memoryview(first)[10:20]
+    second = spares.take()
+    assert second is not first
+    assert (len(first), len(second)) == (100, 100)
+    view.release()
+    third = spares.take()
+    assert third is first or third is second
+    assert len(third) == 100
+
+
+def test_a_view_of_a_view_holds_it_too() -> None:
+    spares = Spares(100, 4)
+    held = memoryview(spares.take())[1:]
+    inner = held[2:3]
+    held.release()
+    inner[0] = 7
+    others = [memoryview(spares.take()) for _ in range(20)]
+    for other in others:
+        other[:] = bytes(100)
+    assert inner[0] == 7
+
+
+def test_no_more_are_kept_than_allowed_and_those_held_for_long_do_not_hide_the_free_ones() -> None:
+    spares = Spares(10, 12)
+    held = [memoryview(spares.take()) for _ in range(30)]
+    kept = {id(held[number].obj) for number in range(12)}
+    for view in held[8:12]:
+        view.release()
+    found = {id(spares.take()) for _ in range(3)}
+    assert found & kept
+    assert len({id(view.obj) for view in map(memoryview, (spares.take(), spares.take()))}) == 1
+
+
+def test_the_same_buffer_is_in_turn_while_one_at_a_time_is_lent() -> None:
+    spares = Spares(10, 12)
+    many = [memoryview(spares.take()) for _ in range(5)]
+    for view in many:
+        view.release()
+    assert len({id(spares.take()) for _ in range(10)}) == 1
