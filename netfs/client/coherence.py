@@ -109,6 +109,8 @@ class Coherence:
         self._wall_clock = wall_clock
         self._links_distrusted_at = NEVER
         self.filesystem = FilesystemSize()
+        self.set_last = (0, 0)
+        """Of whom attributes were set here last, with success: nodeid, and the stamp after that."""
         self.root_prompt = Prompt()
         self._waiting: set[asyncio.Timeout] = set()
         self._given_up: dict[tuple[int, bytes], float] = {}  # (directory, name): when

@@ -280,6 +280,22 @@ class NodeTable:
         """
         node.attrs_at = NEVER
 
+    def tell_all_but_times(self, directory: Node, attrs: Attrs, at: float) -> None:
+        """Store what the server gave of a directory whose names were changed since it was asked:
+        what that does not concern."""
+        known = directory.attrs
+        if known is None:
+            return
+        told = known._replace(
+            uid=attrs.uid,
+            gid=attrs.gid,
+            mode=attrs.mode,
+            atime=attrs.atime,
+            atime_ns=attrs.atime_ns,
+        )
+        self.change_attrs(directory, told)
+        directory.told_at = at
+
     def set_missing(self, parent: Node, name: bytes, at: float) -> None:
         """The server said that *name* does not exist."""
         self.remove(parent, name)

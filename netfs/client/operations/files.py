@@ -102,6 +102,7 @@ async def create(ctx: Context, request: requests.Create) -> Reply:
         pflags |= api.TRUNC | api.WRITE
     path = nodes.path_of(parent, name)
     mode = stat.S_IMODE(request.mode)
+    namespace.keep_told(ctx, parent)
     with namespace.changing(ctx, parent, name):
         at = ctx.clock()
         handle, attrs = await ctx.remote.open_stat(path, pflags, mode)

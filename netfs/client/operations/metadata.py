@@ -20,7 +20,7 @@ from netfs.client import convert
 from netfs.client.coherence import FilesystemSize, Prompt
 from netfs.client.nodes import NEVER, ROOT_ID, Node
 from netfs.client.operations.context import Context
-from netfs.client.operations.namespace import LINK_ERRNOS, look, os_error, then_look
+from netfs.client.operations.namespace import LINK_ERRNOS, keep_told, look, os_error, then_look
 from netfs.client.remote import api
 from netfs.fuse import replies, requests
 from netfs.fuse.replies import EMPTY, Reply
@@ -175,7 +175,47 @@ def setattr_(ctx: Context, request: requests.SetAttr) -> Reply | Coroutine[Any, 
         if ctx.coherence.has_attrs(node, ctx.clock()):
             return convert.attr_reply(ctx, node)
         return _getattr(ctx, node)
+    if _is_settled(ctx, node, request):
+        changes = wanted_changes(ctx, request, node.attrs or Attrs())
+        ctx.spawn(ctx.remote.setstat(ctx.nodes.path(node), changes))
+        return convert.attr_reply(ctx, node)
     return _setattr(ctx, node, request)
+
+
+def _is_settled(ctx: Context, node: Node, request: requests.SetAttr) -> bool:
+    """Whether owner or mode of a directory are set to what they are, and the server cannot refuse
+    that, so that its answer need not be waited for.
+
+    The last change made here was one of this directory's attributes: the server carried it out
+    just now, and its answer showed that owner and mode.  Whoever may do that, being the owner or
+    root, may set them again.  Should somebody else change them at this moment, the outcome is that
+    of one order or the other.  (With files a chown clears bits, and their changes have a queue.)
+    """
+    attrs = node.attrs
+    login = ctx.identity.login
+    if (
+        attrs is None
+        or not node.is_dir
+        or login is None
+        or attrs.uid is None
+        or attrs.mode is None
+        or ctx.coherence.set_last != (node.nodeid, ctx.nodes.stamp)
+        or ctx.clock() - node.attrs_at > ctx.config.cache.cto_window_s
+        or request.size is not None
+        or _sets_times(request)
+        or not ctx.coherence.is_up
+        or node.removed
+        or login.uid not in (0, attrs.uid)
+    ):
+        return False
+    wanted = wanted_changes(ctx, request, attrs)
+    mode = stat.S_IMODE(attrs.mode)
+    return (
+        wanted.uid in (None, attrs.uid)
+        and wanted.gid in (None, attrs.gid)
+        and wanted.mode in (None, mode)
+        and not (wanted.mode is not None and mode & (stat.S_ISUID | stat.S_ISGID))
+    )
 
 
 def _sets_anything(request: requests.SetAttr) -> bool:
@@ -185,7 +225,13 @@ def _sets_anything(request: requests.SetAttr) -> bool:
         or request.owner is not None
         or request.group is not None
         or request.size is not None
-        or request.atime_ns is not None
+        or _sets_times(request)
+    )
+
+
+def _sets_times(request: requests.SetAttr) -> bool:
+    return (
+        request.atime_ns is not None
         or request.mtime_ns is not None
         or request.atime_now
         or request.mtime_now
@@ -193,6 +239,8 @@ def _sets_anything(request: requests.SetAttr) -> bool:
 
 
 async def _setattr(ctx: Context, node: Node, request: requests.SetAttr) -> Reply:
+    if node.is_dir and node.parent is not None and _sets_times(request):
+        keep_told(ctx, node.parent)  # an archive's directories get their times from below upwards
     known = await _halves(ctx, node, request)
     changes = wanted_changes(ctx, request, known)
     nodes = ctx.nodes
@@ -222,6 +270,7 @@ async def _setattr(ctx: Context, node: Node, request: requests.SetAttr) -> Reply
         raise
     finally:
         nodes.end_change(node)
+    ctx.coherence.set_last = (node.nodeid, nodes.stamp)
     if node.attrs is None:
         await refresh(ctx, node)
     return convert.attr_reply(ctx, node)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from netfs.client import convert
-from netfs.client.nodes import Node
+from netfs.client.nodes import NEVER, Node
 from netfs.client.operations.context import Context
 from netfs.client.remote import api
 from netfs.client.turns import Begun
@@ -227,6 +227,7 @@ async def _make(
 ) -> Reply:
     """Make a name and learn what came of it."""
     path = ctx.nodes.path_of(parent, request.name)
+    keep_told(ctx, parent)
     with changing(ctx, parent, request.name):
         at = ctx.clock()
         attrs = await then_look(ctx, making, path)
@@ -315,6 +316,11 @@ def rmdir(ctx: Context, request: requests.RmDir) -> Coroutine[Any, Any, Reply]:
 async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> Reply:
     path = ctx.nodes.path_of(parent, name)
     node = parent.children.get(name) if parent.children is not None else None
+    above = parent.parent
+    if is_dir and node is not None and above is not None and len(parent.children or ()) == 1:
+        # Who removes a tree removes the emptied directory next, and before that he comes up and
+        # looks whether he is where he was (fts(3)).
+        expect(ctx, above)
     with changing(ctx, parent, name):
         if node is not None and node.data is not None:
             await _keep_open(ctx, node, path)
@@ -406,6 +412,37 @@ class changing:  # in small letters as contextlib's; a generator costs three tim
             if is_unknown:
                 self._ctx.coherence.unknown(self._parent, self._name)
         self._ctx.nodes.end_names(self._parent)
+
+
+def expect(ctx: Context, directory: Node) -> None:
+    """Have the attributes of *directory* asked for, if they are unknown, along with what is about
+    to be asked: they will be wanted next."""
+    if not ctx.coherence.has_attrs(directory, ctx.clock()):
+        _look_along(ctx, directory)
+
+
+def keep_told(ctx: Context, directory: Node) -> None:
+    """The same if what is known of it becomes old: who unpacks an archive sets one of its times in
+    the end, and then the other one has to be known."""
+    if NEVER < directory.told_at < ctx.clock() - ctx.config.cache.cto_window_s / 2:
+        _look_along(ctx, directory)
+
+
+def _look_along(ctx: Context, directory: Node) -> None:
+    # The mount's root, and what may be a symlink followed, are asked for in their own ways.
+    parent = directory.parent
+    if parent is not None and ctx.coherence.is_up and not ctx.config.semantics.follow_symlinks:
+        ctx.spawn(_look_again(ctx, directory, parent, directory.name))
+
+
+async def _look_again(ctx: Context, directory: Node, parent: Node, name: bytes) -> None:
+    at, asked, told_at = ctx.clock(), ctx.nodes.stamp, directory.told_at
+    attrs = await ctx.remote.lstat(ctx.nodes.path(directory))
+    if directory.removed or (directory.parent, directory.name) != (parent, name):
+        return
+    ctx.coherence.learned(parent, name, attrs, at, asked)
+    if directory.told_at == told_at and directory.is_dir and stat.S_ISDIR(attrs.mode or 0):
+        ctx.nodes.tell_all_but_times(directory, attrs, at)  # its names were changed meanwhile
 
 
 async def then_look(

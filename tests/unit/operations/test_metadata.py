@@ -278,6 +278,129 @@ async def test_names_made_in_a_directory_leave_its_other_time_known(remote):
         assert (inode.atime, inode.mtime) == (400, 500), "that time was the server's to tell"
 
 
+async def test_its_other_time_stays_known_as_long_as_names_are_made_in_it(remote):
+    remote.mkdirs(b"/d")
+    inode = remote.at(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await lookup(mount, b"d")
+        for number in range(10):
+            mount.clock.advance(0.4)
+            await mount.kernel.mkdir(nodeid, b"sub%d" % number)
+        await mount.settle()
+        assert mount.node(nodeid).attrs_at < 0, "its times are not"
+        remote.calls.clear()
+        inode.atime, kept = 100, mount.node(nodeid).attrs.atime
+        await mount.kernel.setattr_(nodeid, mtime_ns=300 * SECOND)
+        assert [call.method for call in remote.calls] == ["setstat", "lstat"]
+        assert (inode.atime, inode.mtime) == (kept, 300)
+
+
+async def test_setting_times_from_below_upwards_asks_for_none_of_them_first(remote):
+    remote.mkdirs(b"/a/b/c")
+    async with mounted(remote) as mount:
+        nodeids = [ROOT]
+        for name in (b"a", b"b", b"c"):
+            nodeids.append((await mount.kernel.lookup(nodeids[-1], name)).nodeid)
+        await mount.kernel.mkdir(nodeids[-1], b"made")
+        mount.clock.advance(5)
+        waits = []
+        for nodeid in reversed(nodeids[1:]):
+            remote.calls.clear()
+            await mount.kernel.setattr_(nodeid, mtime_ns=300 * SECOND)
+            await mount.settle()
+            methods = [call.method for call in remote.calls]
+            waits.append(methods.index("setstat"))
+        assert waits[1:] == [1, 0], "only the answer for the one above is asked for before it"
+
+
+async def test_what_is_told_meanwhile_of_a_directory_does_not_undo_what_is_set(remote):
+    remote.mkdirs(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await lookup(mount, b"d")
+        mount.clock.advance(0.8)
+        gate = remote.hold("lstat", b"/d", after=True)
+        await mount.kernel.mkdir(nodeid, b"sub")
+        await gate.arrived()
+        await mount.kernel.setattr_(nodeid, mode=stat.S_IFDIR | 0o700)
+        gate.release()
+        await mount.settle()
+        assert stat.S_IMODE((await mount.kernel.getattr_(nodeid)).mode) == 0o700
+
+
+# --- what is set to what it is
+
+
+async def settled(mount, remote, name=b"d", **changes):
+    """The nodeid of a directory after an own change of its attributes; no call counts yet."""
+    nodeid = await lookup(mount, name)
+    await mount.kernel.setattr_(nodeid, mtime_ns=300 * SECOND, **changes)
+    remote.calls.clear()
+    return nodeid
+
+
+async def test_the_owner_that_a_directory_has_is_set_without_waiting(remote):
+    remote.mkdirs(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await settled(mount, remote)
+        gate = remote.hold("setstat")
+        attr = await mount.kernel.setattr_(nodeid, owner=501, group=502)
+        assert (attr.uid, attr.gid) == (501, 502)
+        await gate.arrived()
+        gate.release()
+        await mount.settle()
+        assert [call.method for call in remote.calls] == ["setstat"]
+
+
+async def test_a_mode_that_a_directory_has_is_too(remote):
+    remote.mkdirs(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await settled(mount, remote)
+        gate = remote.hold("setstat")
+        await mount.kernel.setattr_(nodeid, mode=stat.S_IFDIR | 0o755)
+        gate.release()
+        await mount.settle()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"owner": 7},
+        {"group": 7},
+        {"mode": stat.S_IFDIR | 0o700},
+        {"owner": 501, "mtime_ns": 400 * SECOND},
+    ],
+)
+async def test_what_changes_something_is_waited_for(remote, changes):
+    remote.mkdirs(b"/d")
+    async with mounted(remote) as mount:
+        nodeid = await settled(mount, remote)
+        remote.fail_next("setstat", errno.EPERM)
+        with raises(errno.EPERM):
+            await mount.kernel.setattr_(nodeid, **changes)
+
+
+@pytest.mark.parametrize("case", ["file", "other login", "later", "no change before", "refused"])
+async def test_what_the_server_may_refuse_is_waited_for(remote, case):
+    directory = remote.mkdirs(b"/d")
+    remote.put(b"/x")
+    if case == "other login":
+        directory.uid = 77
+    async with mounted(remote) as mount:
+        nodeid = await settled(mount, remote, b"x" if case == "file" else b"d")
+        if case == "later":
+            mount.clock.advance(2)
+        elif case == "no change before":
+            await mount.kernel.mkdir(ROOT, b"other")
+        elif case == "refused":
+            remote.fail_next("setstat", errno.EPERM)
+            with raises(errno.EPERM):
+                await mount.kernel.setattr_(nodeid, mode=stat.S_IFDIR | 0o700)
+        remote.fail_next("setstat", errno.EPERM)
+        with raises(errno.EPERM):
+            owner = 77 if case == "other login" else 501
+            await mount.kernel.setattr_(nodeid, owner=owner, group=502)
+
+
 async def test_now_is_now(remote):
     inode = remote.put(b"/x")
     async with mounted(remote) as mount:

@@ -472,6 +472,37 @@ async def test_subdirectories_are_counted_where_the_server_counts_them(remote):
         assert (await mount.kernel.getattr_(directory.nodeid)).nlink == 2
 
 
+async def test_who_removes_a_tree_finds_the_directory_above_known(remote):
+    remote.mkdirs(b"/a/b/c/d")
+    remote.put(b"/a/b/file")
+    async with mounted(remote) as mount:
+        a = await mount.kernel.lookup(ROOT, b"a")
+        b = await mount.kernel.lookup(a.nodeid, b"b")
+        c = await mount.kernel.lookup(b.nodeid, b"c")
+        await mount.kernel.lookup(c.nodeid, b"d")
+        await mount.kernel.unlink(b.nodeid, b"file")
+        remote.calls.clear()
+        await mount.kernel.rmdir(c.nodeid, b"d")
+        await mount.settle()
+        assert sorted(call.method for call in remote.calls) == ["lstat", "rmdir"]
+        attr = await mount.kernel.getattr_(b.nodeid)
+        assert attr.mtime == remote.at(b"/a/b").mtime
+        assert len(remote.calls) == 2
+
+
+async def test_nothing_is_asked_above_a_directory_that_holds_more(remote):
+    remote.mkdirs(b"/a/b/c")
+    remote.mkdirs(b"/a/b/d")
+    async with mounted(remote) as mount:
+        a = await mount.kernel.lookup(ROOT, b"a")
+        b = await mount.kernel.lookup(a.nodeid, b"b")
+        for name in (b"c", b"d"):
+            await mount.kernel.lookup(b.nodeid, name)
+        remote.calls.clear()
+        await mount.kernel.rmdir(b.nodeid, b"c")
+        assert [call.method for call in remote.calls] == ["rmdir"]
+
+
 # --- RENAME
 
 
