@@ -30,6 +30,10 @@ _log = logging.getLogger(__name__)
 _BULK: Final = 16 * 1024
 """Bytes from which a READ or WRITE counts as bulk: ten packets of an Ethernet."""
 
+_LATE_S: Final = 0.005
+"""How long a CLOSE may wait for something that it can leave with.  No caller waits for it, and a
+packet of its own costs both ends as much as a request that somebody waits for."""
+
 
 class StatusError(Exception):
     """The server answered with a status other than OK."""
@@ -151,6 +155,7 @@ class Requester:
         self._writes = _Lane(links.writes)
         self._lanes: dict[bytes, tuple[_Lane, int]] = {}  # handle: its lane, how many wait there
         self._flush_scheduled = False
+        self._late: asyncio.TimerHandle | None = None  # what may wait leaves then at the latest
         self._paused = False
         self._requests = self._answers = self._abandoned = self._orphans = 0
         self._bytes_sent = self._bytes_received = 0
@@ -199,7 +204,9 @@ class Requester:
             self._enqueue(future)
         else:
             self._small.append(future)  # most requests
-        if not self._flush_scheduled:
+        if type(request) is Close:
+            self._flush_late()
+        elif not self._flush_scheduled:
             self._flush_scheduled = True
             self.turn.at_end(self._flush)
         return future
@@ -406,6 +413,15 @@ class Requester:
         if handle is not None:
             self._lanes[handle] = (lane, waiting + 1)
 
+    def _flush_late(self) -> None:
+        """Write what is queued together with what is asked for next, or soon."""
+        if self._late is None:
+            self._late = self._loop.call_later(_LATE_S, self._is_late)
+
+    def _is_late(self) -> None:
+        self._late = None
+        self._flush()
+
     def _flush(self) -> None:
         """Write what may leave now, in one go."""
         self._flush_scheduled = False
@@ -515,6 +531,9 @@ class Requester:
         if self.is_ended:
             return
         self.is_ended = True
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         if self.on_end is not None:
             self.on_end()
         self._ended.set_result(reason)

@@ -7,7 +7,7 @@ import asyncio
 from netfs.client.remote.listing import scan
 from netfs.sftp import responses as rsp
 from netfs.sftp.attrs import Attrs
-from tests.unit.remote.test_requester import OK, Peer, peer, turn
+from tests.unit.remote.test_requester import OK, Peer, closed, peer, turn
 
 EOF = rsp.StatusResponse(1)
 
@@ -49,6 +49,7 @@ async def test_a_few_names_are_taken_for_all_and_nothing_more_is_asked() -> None
     assert it.kinds() == ["Readdir"]
     await answer(it, EOF)
     assert await listing == [b"%d" % n for n in range(30)]
+    await closed(it)
     assert it.kinds() == ["Close"]
 
 
@@ -68,8 +69,9 @@ async def test_a_server_that_gives_few_at_a_time_is_asked_again() -> None:
     it = await peer()
     listing = await begin(it)
     given = 0
-    while it.kinds() != ["Close"]:
+    while it.asked:
         await answer(it, names(given, 1) if given < 20 else EOF)
         given = min(20, given + 1)
+    await closed(it)
     assert await listing == [b"%d" % n for n in range(20)]
     await answer(it, OK)

@@ -73,6 +73,12 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
+async def closed(it: Peer) -> None:
+    """Returns when a CLOSE has come, which nothing drives."""
+    while "Close" not in it.kinds():
+        await asyncio.sleep(0.001)
+
+
 async def test_requests_of_one_turn_leave_in_one_write() -> None:
     it = await peer()
     futures = [it.requester.ask(req.Lstat(b"/%d" % n)) for n in range(10)]
@@ -81,6 +87,33 @@ async def test_requests_of_one_turn_leave_in_one_write() -> None:
     assert len(it.asked) == 10
     it.requester.abort("end")
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def test_a_close_leaves_with_what_is_asked_next_else_by_itself() -> None:
+    it = await peer()
+    futures = [it.requester.ask(req.Close(b"h"))]
+    await turn()
+    assert it.asked == []
+    futures.append(it.requester.ask(req.Lstat(b"/")))
+    await turn()
+    assert it.kinds() == ["Close", "Lstat"]
+    assert it.writes == 1
+    it.answer(OK)
+    it.answer(rsp.StatusResponse(2))
+    futures.append(it.requester.ask(req.Close(b"other")))
+    await closed(it)
+    assert it.writes == 2
+    it.answer(OK)
+    assert all(future.done() for future in futures)
+
+
+async def test_a_close_that_waits_is_told_when_the_conversation_ends() -> None:
+    it = await peer()
+    future = it.requester.ask(req.Close(b"h"))
+    it.requester.abort("end")
+    with pytest.raises(Disconnected):
+        await future
+    assert it.asked == []
 
 
 async def test_small_requests_pass_bulk_but_not_that_of_their_own_file() -> None:
@@ -92,7 +125,7 @@ async def test_small_requests_pass_bulk_but_not_that_of_their_own_file() -> None
     assert 0 < sent < 20  # the window is full
     futures.append(it.requester.ask(req.Close(b"h")))
     futures.append(it.requester.ask(req.Close(b"other")))
-    await turn()
+    await closed(it)
     assert [a.request for a in it.asked[sent:]] == [req.Close(b"other")]
     it.answer(OK, -1)
     while it.asked:
@@ -119,7 +152,7 @@ async def test_the_late_handle_of_a_cancelled_open_is_closed() -> None:
     task.cancel()
     await turn()
     it.answer(rsp.Handle(b"h"))
-    await turn()
+    await closed(it)
     assert [a.request for a in it.asked] == [req.Close(b"h")]
     it.answer(OK)
     assert it.requester.statistics().orphans == 1
@@ -134,7 +167,7 @@ async def test_a_handle_that_came_just_before_the_cancelling_is_closed() -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await turn()
+    await closed(it)
     assert [a.request for a in it.asked] == [req.Close(b"h")]
     it.answer(OK)
 
@@ -207,7 +240,7 @@ async def test_what_waits_too_long_expires_and_its_handle_is_closed() -> None:
     with pytest.raises(Expired):
         await old
     it.answer(rsp.Handle(b"h"))
-    await turn()
+    await closed(it)
     assert it.kinds() == ["Lstat", "Close"]
     it.answer(rsp.StatusResponse(4))
     assert (await young) == rsp.StatusResponse(4)
