@@ -8,8 +8,7 @@ by who wants exactly what is under way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client.directories import DirectoryTable, Listing
@@ -74,34 +73,42 @@ class TreeReadAhead:
         if self._enabled:
             if self._is_logged:
                 self._log("looks up in", directory)
-            with self._optional():
+            try:
                 if self._planner.looked_up(directory, self._clock(), asked=asked):
                     self._act()
+            except Exception:
+                self._give_up()
 
     def opened_directory(self, directory: Node) -> None:
         if self._enabled:
             if self._is_logged:
                 self._log("lists", directory)
-            with self._optional():
+            try:
                 self._planner.entered(directory, self._clock())
                 self._act()
+            except Exception:
+                self._give_up()
 
     def opened(self, node: Node) -> None:
         """A file is opened."""
         if self._enabled:
             if self._is_logged:
                 self._log("opens", node)
-            with self._optional():
+            try:
                 self._planner.opened(node, self._clock())
                 self._act()
+            except Exception:
+                self._give_up()
 
     def read_link(self, node: Node) -> None:
         if self._enabled:
             if self._is_logged:
                 self._log("reads link", node)
-            with self._optional():
+            try:
                 for link in self._planner.read_link(node, self._clock()):
                     self._spawn(self._read_link(link))
+            except Exception:
+                self._give_up()
 
     def _log(self, what: str, node: Node) -> None:
         """Accesses as the planner is told of them: ``tests/harness/traces.py`` makes traces of
@@ -147,14 +154,10 @@ class TreeReadAhead:
 
     # --- what is done ----------------------------------------------------------------------------
 
-    @contextmanager
-    def _optional(self) -> Iterator[None]:
+    def _give_up(self) -> None:
         """A mistake in what is only a guess must not fail the request that led to it."""
-        try:
-            yield
-        except Exception:
-            log.exception("tree read-ahead is off from now on")
-            self._enabled = False
+        log.exception("tree read-ahead is off from now on")
+        self._enabled = False
 
     def _act(self) -> None:
         if not self._coherence.is_up:
@@ -192,11 +195,13 @@ class TreeReadAhead:
         """Called when a listing is complete."""
         if not self._enabled:
             return
-        with self._optional():
+        try:
             self._planner.listed(directory, self._clock())
             for link in self._planner.links_of(directory):
                 self._spawn(self._read_link(link))
             self._act()
+        except Exception:
+            self._give_up()
 
     async def _read_link(self, link: Node) -> None:
         asked = self._nodes.stamp

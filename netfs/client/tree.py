@@ -354,6 +354,8 @@ class TreePlanner:
     def _adopt(self, directory: Node, now: float, near: int) -> Run | None:
         """The run of a walk that came to *directory* from the subtree where it was noticed first:
         its root moves up, at most *near* levels, to what both have in common."""
+        if not self._runs:
+            return None
         found: tuple[int, Node, Run] | None = None
         above = {each.nodeid for each in upwards_from(directory)}
         for run in self._runs:

@@ -135,10 +135,16 @@ class Operation(Generic[_T]):
         """Run it up to its next wait, or its end: to begin it, and when its wait is over."""
         self._waits_for = None
         loop = self._loop
-        outer: Any = _running[-1] if _running else asyncio.current_task(loop)
-        if outer is not None:  # who begins it, or gives it its answer, is within this process
+        outer: Any = _running[-1] if _running else None
+        if outer is not None:  # who begins it, or gives it its answer
             _leave_task(loop, outer)
-        _enter_task(loop, self)  # type: ignore[arg-type]
+        try:
+            _enter_task(loop, self)  # type: ignore[arg-type]
+        except RuntimeError:  # that is a task: seldom
+            outer = asyncio.current_task(loop)
+            assert outer is not None
+            _leave_task(loop, outer)
+            _enter_task(loop, self)  # type: ignore[arg-type]
         _running.append(self)
         future: asyncio.Future[Any] | None = None
         value: _T | None = None

@@ -122,10 +122,14 @@ async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
     return convert.entry_reply(ctx, ctx.coherence.learned(parent, name, attrs, at, asked))
 
 
-async def look(ctx: Context, path: bytes) -> Attrs:
+def look(ctx: Context, path: bytes) -> Coroutine[Any, Any, Attrs]:
     """The attributes of a name as this mount shows symlinks (follow_symlinks)."""
-    if not ctx.config.semantics.follow_symlinks:
-        return await ctx.remote.lstat(path)
+    if ctx.config.semantics.follow_symlinks:
+        return _look_behind(ctx, path)
+    return ctx.remote.lstat(path)
+
+
+async def _look_behind(ctx: Context, path: bytes) -> Attrs:
     try:
         return await ctx.remote.stat(path)
     except OSError as exc:
