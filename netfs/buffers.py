@@ -6,15 +6,11 @@ also still in the processor's cache.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 MARGIN: Final = 272
 """Bytes free before and behind a landing: what an unpacker may leave there.  An SSH packet has a
 head of 10 bytes before its data, and at most 255 of padding behind.  Source: RFC 4253 §6."""
-
-_TRIES: Final = 8
-"""Spares looked at, each for half a microsecond if it is lent, until a new one is made."""
 
 
 class Spares:
@@ -23,30 +19,27 @@ class Spares:
     __slots__ = ("_kept", "_most", "size")
 
     def __init__(self, size: int, most: int) -> None:
-        """*most* buffers are kept, of *size* bytes each."""
+        """*most* buffers are kept, of *size* bytes each; a lent one is looked at in vain for half
+        a microsecond."""
         self.size = size
         self._most = most
-        self._kept: deque[bytearray] = deque()
+        self._kept: list[bytearray] = []
 
     def take(self) -> bytearray:
         """One that nobody holds a view of; its content is arbitrary.
 
         It is the first that is free, so that no more memory is in turn than is lent at a time.
         """
-        kept = self._kept
-        tries = min(_TRIES, len(kept))
-        for number in range(tries):
-            buffer = kept[number]
+        for buffer in self._kept:
             try:
                 buffer.pop()  # refused while anybody holds a view of it
             except BufferError:
                 continue
             buffer.append(0)
             return buffer
-        kept.rotate(-tries)  # those are lent for long
         buffer = bytearray(self.size)
-        if len(kept) < self._most:
-            kept.appendleft(buffer)
+        if len(self._kept) < self._most:
+            self._kept.append(buffer)
         return buffer
 
 

@@ -172,6 +172,10 @@ class FastPath:
         """More answers are at hand: what they ask for leaves together, at ``release``."""
         self._is_held = True
 
+    def will_flush(self, channel: Any) -> bool:
+        """Whether ``release`` will flush *channel*: a server widens a window each 64 KiB."""
+        return self._is_held and channel in self.inlets
+
     def release(self) -> None:
         """Write what was held."""
         if self._is_held:
@@ -362,7 +366,8 @@ class FastReader(asyncio.BufferedProtocol):
         self._count()
         if not is_data:
             channel._send_window += size
-            channel._flush_send_buf()
+            if not self._path.will_flush(channel):
+                channel._flush_send_buf()
             return True
         data = memoryview(plain)[_DATA_HEAD:end]
         inlet = self._path.inlets.get(channel)

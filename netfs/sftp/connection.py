@@ -42,8 +42,8 @@ CLIENT_MAX_PACKET: Final = 1024 * 1024
 """Bytes of a response at most.  OpenSSH sends 256 KiB at most; some servers pack more names into
 one NAME.  Bounds what a hostile server makes us hold for one conversation."""
 
-_BLOCKS: Final = 32
-"""Large answers whose memory is used again, 8 MiB: what is under way to a reader on a fast link."""
+_BLOCKS: Final = 16
+"""Large answers whose memory is used again, 4 MiB: what is under way to a reader on a fast link."""
 
 SERVER_MAX_PACKET: Final = 256 * 1024 + 1024
 """Bytes of a request at most: a WRITE of 256 KiB with its head and handle."""

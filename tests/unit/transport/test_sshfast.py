@@ -207,6 +207,23 @@ def test_what_arrives_together_is_one_turn_of_its_receiver() -> None:
     assert seen[4:] == ["begin", "bad", "end"]
 
 
+def test_windows_that_are_widened_at_once_are_used_together() -> None:
+    connection = FakeConnection()
+    path = FastPath(connection)
+    fast, server = FastReader(connection, path), gcm()
+    channel, other = connection._channels[5], FakeChannel()
+    connection._channels[6] = other  # asyncssh itself sends there
+    writing = FastWriter(path, connection, channel, None)
+    writing.deliver_to(lambda data: None)
+    channel._send_window = 0
+    writing.write([b"d" * 250])
+    wider = [bytes([93, 0, 0, 0, number, 0, 0, 0, 100]) for number in (5, 6, 5, 5)]
+    feed(fast, b"".join(seal(server, payload) for payload in wider))
+    assert opened(bytes(connection.written)) == [b"d" * 250]
+    assert channel._send_window == 50
+    assert other.finished == 1
+
+
 def test_a_receiver_gets_what_asyncssh_would_deliver_at_once() -> None:
     connection = FakeConnection()
     path = FastPath(connection)
