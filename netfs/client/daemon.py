@@ -48,7 +48,6 @@ from netfs.client.remote.transport import connect
 from netfs.client.report import Report
 from netfs.client.turns import Background
 from netfs.fuse.errors import FuseProtocolError
-from netfs.sftp.attrs import Attrs
 
 log = logging.getLogger(__name__)
 
@@ -262,22 +261,23 @@ class Daemon:
             return Root(path or b".", None, None)
         shown = f"{self._config.source.host}:{os.fsdecode(path)}"
         try:
-            absolute = await session.realpath(path or b".")
-            attrs: Attrs | None = await session.stat(absolute)
+            absolute, attrs, login = await asyncio.gather(
+                session.realpath(path or b"."),
+                session.stat(path or b"."),
+                ask_login(session),
+            )  # in one round trip
         except OSError as error:
             if self._config.semantics.check_root:
                 raise _directory_error(shown, error) from None
-            absolute, attrs = path or b".", None
+            return Root(path or b".", None, await ask_login(session))
         if (
             self._config.semantics.check_root
-            and attrs is not None
             and attrs.mode is not None
             and not stat.S_ISDIR(attrs.mode)
         ):
             raise DirectoryError(
                 DirectoryProblem.NOT_A_DIRECTORY, f"{shown} is not a directory on the server"
             )
-        login = await ask_login(session)
         return Root(absolute, attrs, login)
 
     # --- serving and the end --------------------------------------------------------------

@@ -32,7 +32,7 @@ class Login(NamedTuple):
 async def ask_login(remote: Remote) -> Login | None:
     """The owner of the login directory, as sshfs finds it out; None where it cannot be seen."""
     try:
-        attrs = await remote.stat(await remote.realpath(b"."))
+        attrs = await remote.stat(b".")
     except OSError:
         return None  # e.g. a home that does not exist: then nothing is mapped
     if attrs.uid is None or attrs.gid is None:

@@ -206,7 +206,7 @@ class FakeRemote:
     def at(self, path: bytes, *, follow: bool = False) -> Inode:
         """The file at *path*.  Raises OSError as a server would answer."""
         node = self.root
-        names = [name for name in path.split(b"/") if name]
+        names = [name for name in path.split(b"/") if name not in (b"", b".")]
         for hops in range(len(names) + 40):
             if not names:
                 return node

@@ -54,6 +54,18 @@ def wire(
             yield mount, count
 
 
+def test_what_a_mount_must_know_is_asked_at_once(
+    remote: Path, tmp_path: Path, sshd: Sshd, need_fuse: None
+) -> None:
+    with running_sftpd() as port, Relay(port) as relay:
+        relay.record()
+        options = (f"directport={relay.port}",)
+        with mounted(sshd, remote, tmp_path / "m", options=options, source=f"127.0.0.1:{remote}"):
+            seen = [(way, NAMES.get(kind)) for way, kind, _ in relay.packets()]
+    first = seen.index(("up", "REALPATH"))
+    assert seen[first : first + 3] == [("up", "REALPATH"), ("up", "STAT"), ("up", "STAT")]
+
+
 def test_a_stat_of_an_unknown_name_is_one_request(wire: tuple[Mount, Count]) -> None:
     mount, count = wire
     os.stat(mount.path / "d")
