@@ -258,7 +258,7 @@ class FastReader(asyncio.BufferedProtocol):
         end = self._end + nbytes
         self._end = 0  # whatever happens below, get_buffer must have room
         connection, view = self._connection, self._view
-        start, is_ready = 0, False
+        start, is_ready, is_held = 0, False, False
         while end - start >= 4:
             # Only what asyncssh is handed changes its state.
             if not is_ready and not self._is_ready():
@@ -274,7 +274,8 @@ class FastReader(asyncio.BufferedProtocol):
             stop = start + 4 + length + _TAG
             if stop > end:
                 break
-            if stop < end:
+            if stop < end and not is_held:
+                is_held = True
                 self._path.hold()
             if not self._take(view[start:stop], length):
                 connection.data_received(bytes(view[start:stop]))
@@ -282,7 +283,8 @@ class FastReader(asyncio.BufferedProtocol):
                 if connection._transport is None:
                     return
             start = stop
-        self._path.release()
+        if is_held:
+            self._path.release()
         rest = end - start
         if rest:
             # At most one packet, and usually a small part of one.
@@ -345,7 +347,9 @@ class FastReader(asyncio.BufferedProtocol):
             or not _is_plain(channel, window, inlet)
         ):
             return self._deliver(head + room[_DATA_HEAD:])
-        self._count()
+        connection = self._connection
+        _step(self._cipher)
+        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
         channel._recv_window = window
         inlet.landed(size)
         return True
@@ -355,7 +359,8 @@ class FastReader(asyncio.BufferedProtocol):
         if len(plain) < _DATA_HEAD:
             return False
         padding, kind, number, size = _DATA_STRUCT.unpack_from(plain)
-        channel = self._connection._channels.get(number)
+        connection = self._connection
+        channel = connection._channels.get(number)
         if channel is None or channel._recv_state != "open":
             return False
         end = _DATA_HEAD + size
@@ -363,7 +368,8 @@ class FastReader(asyncio.BufferedProtocol):
         is_data = kind == _CHANNEL_DATA and end + padding == len(plain) and size and window >= 0
         if not is_data and not (kind == _WINDOW_ADJUST and _DATA_HEAD + padding == len(plain)):
             return False
-        self._count()
+        _step(self._cipher)
+        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
         if not is_data:
             channel._send_window += size
             if not self._path.will_flush(channel):
@@ -371,7 +377,12 @@ class FastReader(asyncio.BufferedProtocol):
             return True
         data = memoryview(plain)[_DATA_HEAD:end]
         inlet = self._path.inlets.get(channel)
-        if inlet is not None and _is_plain(channel, window, inlet):
+        if (  # _is_plain, of which recv_state is known
+            inlet is not None
+            and window >= inlet.least
+            and channel._send_state == "open"
+            and not channel._recv_paused
+        ):
             self._channel, self._number, self._inlet = channel, number, inlet
             channel._recv_window = window
             inlet.receive(data)
@@ -379,17 +390,11 @@ class FastReader(asyncio.BufferedProtocol):
             channel._accept_data(data)
         return True
 
-    def _count(self) -> None:
-        """A packet was taken in asyncssh's place."""
-        cipher, connection = self._cipher, self._connection
-        cipher._iv = _next(cipher._iv)
-        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
 
-
-def _next(iv: bytes) -> bytes:
-    """The nonce of the packet after that of *iv*."""
-    fixed, counter = _IV.unpack(iv)
-    return _IV.pack(fixed, (counter + 1) & _COUNTER)
+def _step(cipher: Any) -> None:
+    """The nonce of the next packet, as asyncssh does it.  Source: RFC 5647 §7.1."""
+    fixed, counter = _IV.unpack(cipher._iv)
+    cipher._iv = _IV.pack(fixed, (counter + 1) & _COUNTER)
 
 
 def _nowhere(count: int) -> None:
@@ -575,7 +580,7 @@ class FastWriter:
         cipher, sealer = self._current()
         length = len(plain).to_bytes(4, "big")
         sealed = sealer.encrypt(cipher._iv, plain, length)
-        cipher._iv = _next(cipher._iv)
+        _step(cipher)
         return length, sealed
 
     def _random(self, count: int) -> bytes:

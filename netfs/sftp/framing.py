@@ -15,9 +15,10 @@ from netfs.wire import Buffer
 _LENGTH: Final = struct.Struct(">I")  # Source: draft-ietf-secsh-filexfer-02 §3
 _HEADER: Final = _LENGTH.size
 _SMALL: Final = 1024  # bytes of a piece: below, holding it costs more than copying it
-_LARGE: Final = 128 * 1024
+_LARGE: Final = 224 * 1024
 _LARGEST: Final = 257 * 1024
-"""Bytes of a packet that lands in a block of its own: of less, half the block would be empty.
+"""Bytes of a packet that lands in a block of its own: of less, more of the block would be empty,
+which no cache counts.
 The largest is a block of 256 KiB, the most that is asked for, with what surrounds it."""
 
 

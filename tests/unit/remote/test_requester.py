@@ -276,9 +276,9 @@ async def test_a_bad_status_is_an_error_and_an_unsayable_value_too() -> None:
 async def test_what_lands_is_an_answer_when_it_is_whole() -> None:
     it = await peer()
     landing = it.requester.landing
-    future = it.requester.ask(req.Read(b"h", 0, 200_000))
+    future = it.requester.ask(req.Read(b"h", 0, 240_000))
     await turn()
-    data = bytes(range(256)) * 700
+    data = bytes(range(256)) * 930
     packet = b"".join(it.server.send(it.asked.pop().request_id, rsp.Data(data)))
     before = it.requester.statistics().bytes_received
     it.requester.data_received(packet[:1000])
@@ -300,12 +300,12 @@ async def test_what_lands_is_an_answer_when_it_is_whole() -> None:
 async def test_what_lands_and_is_too_much_ends_the_conversation() -> None:
     it = await peer()
     landing = it.requester.landing
-    future = it.requester.ask(req.Read(b"h", 0, 150_000))
+    future = it.requester.ask(req.Read(b"h", 0, 240_000))
     await turn()
-    packet = b"".join(it.server.send(it.asked.pop().request_id, rsp.Data(bytes(150_001))))
+    packet = b"".join(it.server.send(it.asked.pop().request_id, rsp.Data(bytes(240_001))))
     it.requester.data_received(packet[:100])
     it.requester.landed(landing.missing)
     assert it.is_aborted
-    with pytest.raises(Disconnected, match="150001 bytes"):
+    with pytest.raises(Disconnected, match="240001 bytes"):
         await future
     it.requester.landed(0)  # what still comes is of no interest

@@ -339,7 +339,7 @@ def test_most_of_a_large_packet_lands_without_a_copy() -> None:
 
 def test_a_forged_packet_leaves_what_landed_and_is_handed_over() -> None:
     fast, connection, lander = landing()
-    packets, data = framed(200_000)
+    packets, data = framed(240_000)
     server = gcm()
     feed(fast, seal(server, channel_data(data[:100_000])))
     forged = bytearray(seal(server, channel_data(data[100_000:])))
@@ -354,7 +354,7 @@ def test_a_forged_packet_leaves_what_landed_and_is_handed_over() -> None:
 def test_what_asyncssh_is_to_deliver_does_not_land() -> None:
     fast, connection, lander = landing()
     channel, server = connection._channels[5], gcm()
-    packets, data = framed(200_000)
+    packets, data = framed(240_000)
     feed(fast, seal(server, channel_data(data[:50_000])))
     channel._recv_paused = True
     feed(fast, seal(server, channel_data(data[50_000:60_000])))
