@@ -17,7 +17,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.buffers": (),
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
     "netfs.sftp": ("netfs.wire", "netfs.buffers", "netfs.sftp"),
-    "netfs.sshfast": ("netfs.wire", "netfs.buffers"),
+    "netfs.sshfast": ("netfs.wire", "netfs.buffers", "netfs.sshfast"),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (

@@ -328,7 +328,7 @@ class Connection(asyncssh.SSHServer):
         """The short way out for a new session, if there is one."""
         if self._fast is None or self._conn is None:
             return None
-        return sshfast.writer(self._fast, self._conn, channel, session)
+        return sshfast.new_writer(self._fast, self._conn, channel, session)
 
     def open_session(self, channel: SftpChannel) -> Session | None:
         """The session of a started subsystem; None if it is refused."""

@@ -128,7 +128,7 @@ class SshLink:
             )
         writer = None
         if self._path is not None:
-            writer = sshfast.writer(self._path, self._connection, channel, session)
+            writer = sshfast.new_writer(self._path, self._connection, channel, session)
         session.writer = writer
         return SshChannel(channel, session, writer)
 
