@@ -15,7 +15,7 @@ from typing import Final
 from netfs.client.nodes import Node
 
 GAP_S: Final = 1.0
-"""Names asked for further apart belong to a person, not to a program."""
+"""Names asked for further apart than this and an answer belong to a person, not to a program."""
 
 LIST_AFTER: Final = 2
 """Names asked for before a directory is listed, however small it seems: a path that is resolved
@@ -62,7 +62,7 @@ class Lookups:
         Returns how many entries a listing may have now; 0: no listing pays yet.
         """
         row = self._row(directory)
-        row.asked = row.asked + 1 if now - row.at < GAP_S else 1
+        row.asked = row.asked + 1 if now - row.at < GAP_S + round_trip_s else 1
         row.at = now
         if row.asked < LIST_AFTER:
             return 0

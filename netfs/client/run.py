@@ -5,10 +5,14 @@ ahead does not hold up what is nearer).  They open with each hit, so that they d
 while everything is used, and narrow when something is left behind unused or was asked for so early
 that it had become too old.  Content that is held already is not fetched but renewed: the listing
 of its directory tells the attributes of all its files anew, shortly before they are opened.
+
+Ages and pauses are measured without the time in which the program or the planner waits for the
+server: on a long line one answer takes as long as a pause, or as a good part of what is fresh.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -54,7 +58,14 @@ NEAR: Final = 3
 """Levels that a walk goes up and down again without being another one."""
 
 GAP_S: Final = 1.0
-"""Accesses further apart belong to a person, not to a program that walks."""
+"""Accesses further apart belong to a person, not to a program that walks, beside what the program
+waits for between them."""
+
+ANSWER_TRIPS: Final = 2
+"""Round trips until a listing or a small file is there: OPEN, and READDIR or READ."""
+
+_WAIT_TRIPS: Final = 2 * ANSWER_TRIPS
+"""Between two accesses of a program at most: for a listing, and for a file."""
 
 _LEAST_DIRS: Final = 4
 _FEW_NAMES: Final = 16  # of a directory, as long as none was listed
@@ -66,6 +77,11 @@ _STEPS: Final = 256
 
 _MAX_LOOKS: Final = 4
 """Names looked up between two files opened, at most, by who reads the files he finds."""
+
+
+def gap_s(round_trip_s: float) -> float:
+    """The longest time between two accesses of one program."""
+    return GAP_S + _WAIT_TRIPS * round_trip_s
 
 
 class Plan(NamedTuple):
@@ -96,6 +112,7 @@ class Run:
         known: Known,
         counts: Counts,
         *,
+        round_trip_s: Callable[[], float],
         dir_window: int,
         file_window: int,
     ) -> None:
@@ -117,10 +134,12 @@ class Run:
         self._mean_names = float(_FEW_NAMES)  # of the directories listed lately
         self._known = known
         self._counts = counts
+        self._round_trip_s = round_trip_s
         self._places: list[Node] = []  # where accesses are: several, if programs walk together
         self._suffixes: dict[bytes, int] = {}  # opened minus left behind
         self._futile: dict[int, float] = {}  # nodeid -> when a listing of it did not serve
         self._renewed: dict[int, float] = {}  # nodeid -> when it was listed anew for its files
+        self._renewing: set[int] = set()  # nodeids of them, as long as that is under way
         self._urgent: list[Node] = []  # to be listed anew, for the file that is opened now
         self.in_a_row = 0  # files opened, wherever they are
         self._looks = 0  # names looked up since
@@ -155,6 +174,13 @@ class Run:
         if self._known.is_listed(directory):
             self.route.expand(directory)
 
+    def answered(self, directory: Node, now: float) -> None:
+        """A listing of *directory* is complete, in this walk or elsewhere."""
+        if directory.nodeid in self._renewing:
+            self._renewing.discard(directory.nodeid)
+            if now - directory.listed_at > self._known.fresh_s:
+                self._futile[directory.nodeid] = now  # its attributes were too old when they came
+
     def listed(self, directory: Node, now: float) -> None:
         """A listing of *directory* is complete."""
         self.route.expand(directory)
@@ -163,9 +189,16 @@ class Run:
         if not self._known.is_listed(directory):
             self._futile[directory.nodeid] = now  # it is changed all the time, or takes too long
 
+    def not_listed(self, directory: Node) -> None:
+        """A listing of *directory* that was asked for failed, or was given up."""
+        self.ahead_dirs.pop(directory.nodeid)
+        self._renewing.discard(directory.nodeid)
+
     def opened(self, node: Node, parent: Node, now: float) -> bool:
         """A small file is opened.  Returns whether it was asked for ahead, or is held already."""
-        self.in_a_row = self.in_a_row + 1 if now - self.opened_at < GAP_S else 1
+        self.in_a_row = (
+            self.in_a_row + 1 if now - self.opened_at < gap_s(self._round_trip_s()) else 1
+        )
         self._looks = 0
         self.last_at = self.opened_at = now
         suffix = suffix_of(node)
@@ -180,24 +213,38 @@ class Run:
             self.file_window = self._adapted(
                 self.file_window, node, now - item.at, least, MAX_FILES
             )
-        elif parent.nodeid in self._renewed and parent.listed_at >= self._renewed[parent.nodeid]:
-            del self._renewed[parent.nodeid]
+        elif parent.nodeid in self._renewed:
+            asked_at = self._renewed.pop(parent.nodeid)
             if self.ahead_dirs.pop(parent.nodeid) is not None:
                 self.hits += 1
                 self._counts.listings_used += 1
-            age_s = now - parent.listed_at
-            self.renew_window = self._adapted(self.renew_window, node, age_s, 1, MAX_DIRS)
+            if parent.nodeid in self._renewing:
+                self.renew_window = min(MAX_DIRS, self.renew_window + 1)  # too late
+            else:
+                age_s = now - asked_at
+                self.renew_window = self._adapted(self.renew_window, node, age_s, 1, MAX_DIRS)
         return item is not None or self._known.is_cached(node)
 
     def _adapted(self, window: int, node: Node, age_s: float, least: int, most: int) -> int:
-        """The window after something was used *age_s* after it was asked for."""
-        fresh_s = self._known.fresh_s
-        if fresh_s and not self._known.is_fresh(node):
+        """The window after something was used *age_s* after it was asked for.
+
+        Only what it lay unused counts: on a long line the answer itself takes a good part of the
+        time for which attributes are fresh, and while it is on its way they are those of before.
+        """
+        limit_s = self._known.fresh_s or STALE_S
+        if not self._known.is_cached(node) and age_s < limit_s + self._answer_s:
+            return min(most, window + 1)  # still on its way: too late
+        if self._known.fresh_s and not self._known.is_fresh(node):
             return max(least, window // 2)  # far too early
-        limit_s = fresh_s or STALE_S
-        if age_s > limit_s / 2:
+        unused_s = age_s - self._answer_s
+        limit_s = max(limit_s / 4, limit_s - self._answer_s)
+        if unused_s > limit_s / 2:
             return max(least, window * 3 // 4)
-        return min(most, window + 1) if age_s < limit_s / 4 else window
+        return min(most, window + 1) if unused_s < limit_s / 4 else window
+
+    @property
+    def _answer_s(self) -> float:
+        return ANSWER_TRIPS * self._round_trip_s()
 
     def _move(self, directory: Node) -> None:
         """The walk is in *directory* now: what lies behind it unused will not be used."""
@@ -271,8 +318,10 @@ class Run:
 
     def opens_old(self, node: Node, parent: Node, now: float) -> None:
         """In a scan, *node* is opened whose content is held, but whose attributes are too old."""
-        if parent.nodeid in self.ahead_dirs:
+        if parent.nodeid in self.ahead_dirs or parent.nodeid in self._renewing:
             return  # it is being looked at
+        if now - self._futile.get(parent.nodeid, -FUTILE_S) < FUTILE_S:
+            return  # asking for the file's attributes is sooner answered
         if not self.route.will_meet(node):
             self.reposition(parent)  # another walk, or it went elsewhere
         self._renew(self.route.keys[parent.nodeid], parent, now)
@@ -282,6 +331,7 @@ class Run:
         above = directory.parent.nodeid if directory.parent is not None else 0
         self.ahead_dirs.add(directory.nodeid, Item(key, above, now))
         self._renewed[directory.nodeid] = now
+        self._renewing.add(directory.nodeid)
 
     def end_scan(self) -> None:
         """This walk opens nothing."""
@@ -306,7 +356,7 @@ class Run:
         """What nobody wanted for long holds up nothing any more: the walk went elsewhere."""
         for ahead, stale in (
             (self.ahead_dirs, self._passed(now)),
-            (self.ahead_files, self.ahead_files.older(now - STALE_S)),
+            (self.ahead_files, self.ahead_files.older(now - STALE_S - self._answer_s)),
         ):
             for nodeid in stale:
                 ahead.pop(nodeid)
@@ -316,10 +366,11 @@ class Run:
         """Directories asked for long ago that will not be used: all of them, unless the walk still
         comes to others, one after the other; then those before where it is."""
         ahead = self.ahead_dirs
-        comes = now - self._hit_at < STALE_S
+        stale_s = STALE_S + self._answer_s
+        comes = now - self._hit_at < stale_s
         if comes and not ahead.before(self._hit_key):
             return []
-        return ahead.older(now - STALE_S, before=self._hit_key if comes else None)
+        return ahead.older(now - stale_s, before=self._hit_key if comes else None)
 
     def _take_directories(self, plan: Plan, now: float) -> None:
         ahead = self.ahead_dirs
@@ -386,7 +437,11 @@ class Run:
         fresh_s = self._known.fresh_s
         if parent is None or not fresh_s or now - node.attrs_at <= fresh_s / 2:
             return True
-        if parent.nodeid in self.ahead_dirs or now - parent.listed_at <= fresh_s / 2:
+        if (
+            parent.nodeid in self.ahead_dirs
+            or parent.nodeid in self._renewing
+            or now - parent.listed_at <= fresh_s / 2
+        ):
             return True
         if self.ahead_dirs.before(key) >= self.renew_window or len(self.ahead_dirs) >= MAX_DIRS:
             return False

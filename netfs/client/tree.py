@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from netfs.client.lookups import Lookups
 from netfs.client.nodes import Node
 from netfs.client.route import MAX_PENDING
-from netfs.client.run import FIRST_DIRS, FIRST_FILES, GAP_S, MAX_DIRS, NEAR, Counts, Plan, Run
+from netfs.client.run import FIRST_DIRS, FIRST_FILES, MAX_DIRS, NEAR, Counts, Plan, Run, gap_s
 from netfs.client.walk import (
     Habit,
     Known,
@@ -107,6 +107,10 @@ class TreePlanner:
         self._first_files = FIRST_FILES
         self._counts = Counts()
 
+    @property
+    def _gap_s(self) -> float:
+        return gap_s(self._round_trip_s())
+
     # --- what happens ----------------------------------------------------------------------------
 
     def looked_up(self, directory: Node, now: float, *, asked: bool) -> bool:
@@ -143,7 +147,7 @@ class TreePlanner:
         return (
             above is not None
             and not above.was_listed
-            and now - above.at < GAP_S
+            and now - above.at < self._gap_s
             and self._known.is_listed(above.node)
             and not is_hidden(directory)
         )
@@ -165,7 +169,7 @@ class TreePlanner:
         run.by_lookup &= by_lookup
         if not by_lookup and directory.name.startswith(b"."):
             run.route.skips_hidden = False
-        if run.is_scanning and now - run.opened_at > GAP_S:
+        if run.is_scanning and now - run.opened_at > self._gap_s:
             run.end_scan()
         run.entered(directory, now)
         self._keep_bounded(run)
@@ -180,18 +184,23 @@ class TreePlanner:
 
     def listed(self, directory: Node, now: float) -> None:
         """A listing of *directory* is complete, whoever asked for it."""
+        for each in self._runs:
+            each.answered(directory, now)
         run = self._run_of(directory)
         if run is not None:
             run.listed(directory, now)
             self._keep_bounded(run)
         if directory is self._entered:
-            self._entered_at = now  # who waited for it goes on from here
+            # Who waited for it goes on from here: that was no pause.
+            if run is not None:
+                run.opened_at = min(now, run.opened_at + now - self._entered_at)
+            self._entered_at = now
 
     def not_listed(self, directory: Node, entries: int) -> None:
         """A listing that was planned failed, or was given up after so many *entries*."""
         self._lookups.gave_up(directory, entries)
         for run in self._runs:
-            run.ahead_dirs.pop(directory.nodeid)
+            run.not_listed(directory)
 
     def opened(self, node: Node, now: float) -> None:
         """Somebody opens a file."""
@@ -209,7 +218,7 @@ class TreePlanner:
     def _in_a_row(self, node: Node, parent: Node, now: float, was_ahead: bool) -> Row:
         """The last files opened one after the other in this directory."""
         row = self._rows.pop(parent.nodeid, None)
-        if row is None or now - row.at > GAP_S or node in row.opened:
+        if row is None or now - row.at > self._gap_s or node in row.opened:
             row = Row([], now, 0, now)
         opened = [*row.opened, node][-_ROW:]
         missed = 0 if was_ahead else row.missed + 1
@@ -333,12 +342,16 @@ class TreePlanner:
     def _begin(self, directory: Node, now: float, by_lookup: bool) -> Run | None:
         """A run, if entering *directory* now shows one."""
         parent = directory.parent
-        if parent is None or now - self._entered_at > GAP_S or (by_lookup and is_hidden(directory)):
+        if (
+            parent is None
+            or now - self._entered_at > self._gap_s
+            or (by_lookup and is_hidden(directory))
+        ):
             return None
         above = self._recent.get(parent.nodeid)
         if (
             above is None
-            or (now - above.at > GAP_S and parent is not self._entered)
+            or (now - above.at > self._gap_s and parent is not self._entered)
             or not (by_lookup or above.was_listed)
         ):
             siblings = [each for each in self._recent.values() if each.node.parent is parent]
@@ -359,7 +372,7 @@ class TreePlanner:
         found: tuple[int, Node, Run] | None = None
         above = {each.nodeid for each in upwards_from(directory)}
         for run in self._runs:
-            if now - run.last_at > GAP_S or run.hits < _PROVEN:
+            if now - run.last_at > self._gap_s or run.hits < _PROVEN:
                 continue
             for levels, at in zip(range(near + 1), upwards_from(run.root), strict=False):
                 if at.nodeid in above:
@@ -385,6 +398,7 @@ class TreePlanner:
             now,
             self._known,
             self._counts,
+            round_trip_s=self._round_trip_s,
             dir_window=self._first_dirs,
             file_window=self._first_files,
         )

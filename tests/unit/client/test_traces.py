@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness.traces import PROGRAMS
 from tests.unit.client.traces import PLACE, Figures, replayed
+from tests.unit.client.walks import RTT_S
 
 BOUNDS = {
     # program: round trips waited for, listings, files fetched
@@ -43,14 +44,45 @@ def test_a_program_waits_for_little(name):
     assert figures.waste <= 0.2
 
 
+TRIPS_AFAR = {
+    # at 100 ms, and at 200 ms
+    "find": (27, 27),
+    "du": (27, 27),
+    "ls-R": (29, 29),
+    "grep": (40, 45),
+    "cp": (42, 45),
+    "tar": (34, 36),
+    "index": (34, 36),
+    "rsync": (48, 48),
+    "git-status": (110, 190),
+    "rm": (28, 28),
+    "import": (24, 27),
+    "make": (66, 66),
+    "grep-cp": (42, 48),
+    "cp-grep": (56, 58),
+    "find-grep": (56, 58),
+}
+"""Round trips waited for over a long line: more than over a short one, because windows open with
+each answer, and attributes are too old after few of them."""
+
+
+@pytest.mark.parametrize("name", TRIPS_AFAR)
+def test_a_long_line_takes_few_round_trips_more(name):
+    at_100_ms, at_200_ms = TRIPS_AFAR[name]
+    assert replayed(name, rtt_s=0.1).trips <= at_100_ms
+    assert replayed(name, rtt_s=0.2).trips <= at_200_ms
+
+
+@pytest.mark.parametrize("rtt_s", [0.005, 0.1, 0.2])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_little_is_fetched_in_vain_over_a_long_line(name):
-    assert replayed(name, rtt_s=0.1).waste <= 0.2
+def test_little_is_fetched_in_vain_whatever_the_line(name, rtt_s):
+    assert replayed(name, rtt_s=rtt_s).waste <= 0.2
 
 
+@pytest.mark.parametrize("rtt_s", [RTT_S, 0.1, 0.2])
 @pytest.mark.parametrize("name", ["ls", "ls-l"])
-def test_a_single_ls_has_nothing_fetched(name):
-    figures = replayed(name)
+def test_a_single_ls_has_nothing_fetched(name, rtt_s):
+    figures = replayed(name, rtt_s=rtt_s)
     assert figures == Figures(
         trips=3.0,
         waits=2,

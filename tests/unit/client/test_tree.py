@@ -386,3 +386,43 @@ def test_nothing_is_asked_for_what_was_removed_meanwhile():
     world.nodes.remove(world.nodes.root, b"d07")
     find(world, world.nodes.root)
     assert world.count("list") == 20
+
+
+def test_waiting_for_listings_is_no_pause_of_the_program():
+    deep: Tree = {f"f{number}.c": 3000 for number in range(60)}
+    for level in range(8):  # 8 listings, one after the other: 2.4 s
+        deep = {f"level{level}": deep}
+    world = World({"a": {f"f{number}.c": 3000 for number in range(6)}, "b": deep}, rtt_s=0.15)
+    started = world.now
+    grep(world, world.nodes.root)
+    assert world.planner.statistics().runs == 1
+    assert (world.now - started) / 0.15 < 48, "the files below are fetched from the first one on"
+
+
+def test_listings_that_take_longer_than_attributes_are_fresh_do_not_renew_them():
+    world = World({"d": {f"f{number}.c": 3000 for number in range(40)}}, rtt_s=0.6)
+    grep(world, world.nodes.root)
+    world.think(3)
+    world.asked.clear()
+    started = world.now
+    grep(world, world.nodes.root)
+    assert world.count("list") <= 8, "tried again now and then"
+    assert (world.now - started) / 0.6 < 50, "one for each file is the best there is"
+
+
+def test_a_directory_whose_renewal_failed_is_renewed_again(monkeypatch):
+    world = World({"d": {f"f{number}.c": 3000 for number in range(40)}})
+    grep(world, world.nodes.root)
+    world.think(3)
+    world.asked.clear()
+    directory = child(world, "d")
+    files = list((directory.children or {}).values())
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "_list", lambda each: world.planner.not_listed(each, 0))
+        for node in files[:10]:
+            world.open(node)
+    assert world.count("lstat") == 10
+    for node in files[10:]:
+        world.open(node)
+    assert world.count("list") == 1
+    assert world.count("lstat") == 10
