@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from asyncssh.encryption import GCMEncryption
 
 from netfs.buffers import Landing, Spares
 from netfs.sshfast.packets import IGNORE
 from netfs.wire import Buffer
-
-if TYPE_CHECKING:
-    from netfs.sshfast.writer import FastWriter
 
 BATCH: Final = 512 * 1024  # bytes sealed before the socket gets them: the pipeline starts early
 _BATCHES: Final = 4  # of those are kept: what waits for the socket at a time, and one more
@@ -25,6 +22,16 @@ class Turn(Protocol):
     def begin(self) -> None: ...
 
     def end(self) -> None: ...
+
+
+class Outlet(Protocol):
+    """Who sends a channel's data."""
+
+    channel: Any
+
+    def waiting(self) -> int: ...
+
+    def flush(self) -> None: ...
 
 
 class Inlet(NamedTuple):
@@ -41,7 +48,7 @@ class FastPath:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._writers: list[FastWriter] = []
+        self._writers: list[Outlet] = []
         self.inlets: dict[Any, Inlet] = {}
         """Of a channel: who gets its data."""
         self.turn: Turn | None = None
@@ -51,11 +58,11 @@ class FastPath:
         self._after_kex = connection._send_deferred_packets
         connection._send_deferred_packets = self._kex_done
 
-    def add(self, writer: FastWriter) -> None:
+    def add(self, writer: Outlet) -> None:
         """Flush *writer* whenever writing becomes possible again."""
         self._writers.append(writer)
 
-    def remove(self, writer: FastWriter) -> None:
+    def remove(self, writer: Outlet) -> None:
         """*writer*'s channel is gone."""
         self._writers.remove(writer)
         self.inlets.pop(writer.channel, None)
