@@ -129,7 +129,15 @@ class Daemon:
                 return await self._explain(self._run())
             finally:
                 beating.cancel()
+                await self._stop_background()
+
+    async def _stop_background(self) -> None:
+        """Cancel what nobody waits for; what does not end then holds up the end no longer."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
                 await self._background.stop()
+        except TimeoutError:
+            log.warning("work in the background did not end")
 
     def _on_signal(self) -> None:
         if self._starting is not None:
