@@ -85,7 +85,7 @@ def gap_s(round_trip_s: float) -> float:
 
 
 class Plan(NamedTuple):
-    """What to ask for now."""
+    """What is to be asked for."""
 
     directories: list[Node]
     files: list[Node]
@@ -341,7 +341,7 @@ class Run:
     # --- what to do ------------------------------------------------------------------------------
 
     def take(self, plan: Plan, now: float) -> None:
-        """Add what to ask for now; it counts as asked for."""
+        """Add what is to be asked for; it counts as asked for."""
         self._drop_stale(now)
         before = len(plan.directories), len(plan.files)
         plan.directories.extend(self._urgent)

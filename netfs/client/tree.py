@@ -294,7 +294,7 @@ class TreePlanner:
     # --- what to do ------------------------------------------------------------------------------
 
     def take(self, now: float) -> tuple[Plan, list[tuple[Node, int]]]:
-        """What to ask for now; it counts as asked for.
+        """What is to be asked for; it counts as asked for.
 
         The second part are directories to be listed because of names asked for one by one, each
         with how many entries that is worth.

@@ -103,7 +103,7 @@ class Export:
                 if self._root is None or (st.st_dev, st.st_ino) != self._root.key:
                     self._root = _Root(self.path)
             except OSError:
-                # Gone for now.  The old directory, if it is still somewhere, is not what the
+                # Gone at this moment.  The old directory, if it is still somewhere, is not what the
                 # path names any more, but it was exported: open files of it remain valid.
                 return
 

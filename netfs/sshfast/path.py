@@ -86,14 +86,7 @@ class FastPath:
 
     def is_clear(self) -> bool:
         """Whether what is written now may leave at once, and in the short way."""
-        connection = self._connection
-        return (
-            connection._kex_complete
-            and not (self._is_full or self._is_held)
-            and connection._transport is not None
-            and type(connection._send_encryption) is GCMEncryption
-            and connection._compressor is None
-        )
+        return self.may_write and self.is_plain
 
     def send(self, packets: Sequence[Buffer], count: int, size: int) -> None:
         """Write *count* sealed packets, *size* bytes of them counting towards the next rekeying."""

@@ -185,12 +185,7 @@ class FastReader(asyncio.BufferedProtocol):
             return True
         data = memoryview(plain)[DATA_HEAD:end]
         inlet = self._path.inlets.get(channel)
-        if (  # _is_plain, of which recv_state is known
-            inlet is not None
-            and window >= inlet.least
-            and channel._send_state == "open"
-            and not channel._recv_paused
-        ):
+        if inlet is not None and _is_plain(channel, window, inlet):
             self._channel, self._number, self._inlet = channel, number, inlet
             channel._recv_window = window
             inlet.receive(data)

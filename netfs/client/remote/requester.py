@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from netfs.buffers import Landing
 from netfs.client.remote.channel import Channel
@@ -24,6 +24,8 @@ from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
 from netfs.sftp.requests import Close, Read, Request, Write
 from netfs.sftp.responses import Handle, Response, StatusResponse
 from netfs.wire import Buffer
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -293,17 +295,7 @@ class Requester:
     # What the channel calls.
 
     def data_received(self, data: Buffer) -> None:
-        if self.is_ended:
-            return
-        self._bytes_received += len(data)
-        self.heard_at = self._clock()
-        events: list[Version | Answer[Pending] | Reaped[Pending]] = []
-        breach: RemoteProtocolError | None = None
-        try:
-            self._connection.receive_data(data, events)
-        except RemoteProtocolError as exc:
-            breach = exc
-        self._heard(events, breach)
+        self._receive(self._connection.receive_data, data, len(data))
 
     @property
     def landing(self) -> Landing:
@@ -312,25 +304,27 @@ class Requester:
 
     def landed(self, count: int) -> None:
         """See channel.LandingReceiver."""
+        self._receive(self._connection.receive_landed, count, count)
+
+    def _receive(
+        self,
+        understand: Callable[[_T, list[Version | Answer[Pending] | Reaped[Pending]]], None],
+        came: _T,
+        size: int,
+    ) -> None:
+        """Have what *came*, *size* bytes, understood, and tell those who waited for it."""
         if self.is_ended:
             return
-        self._bytes_received += count
-        self.heard_at = self._clock()
+        self._bytes_received += size
+        now = self.heard_at = self._clock()
         events: list[Version | Answer[Pending] | Reaped[Pending]] = []
         breach: RemoteProtocolError | None = None
         try:
-            self._connection.receive_landed(count, events)
+            understand(came, events)
         except RemoteProtocolError as exc:
             breach = exc
-        if events or breach is not None:
-            self._heard(events, breach)
-
-    def _heard(
-        self,
-        events: list[Version | Answer[Pending] | Reaped[Pending]],
-        breach: RemoteProtocolError | None,
-    ) -> None:
-        now = self.heard_at
+        if not events and breach is None:
+            return
         turn = self.turn
         turn.depth += 1
         try:
