@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,56 @@ def test_a_directory_that_became_a_file_is_one(mount_at: Mounter, remote: Path) 
     (remote / "d").rmdir()
     (remote / "d").write_bytes(b"file")
     wait_until(lambda: content(mount.path / "d") == b"file", 10, "the file")
+
+
+def test_what_is_read_while_the_server_replaces_a_file_is_one_version(
+    mount_at: Mounter, remote: Path
+) -> None:
+    """Sizes and seconds are the same, so that nothing but the bytes tells the versions apart."""
+    size = 1 << 20
+    (remote / "f").write_bytes(b"\0" * size)
+    mount = mount_at(remote)
+    stop = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not stop.is_set():
+            number = (number + 1) % 256
+            (remote / "new").write_bytes(bytes([number]) * size)
+            os.replace(remote / "new", remote / "f")
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        for _ in range(40):
+            data = (mount.path / "f").read_bytes()
+            assert len(data) == size
+            assert len(set(data)) == 1
+    finally:
+        stop.set()
+        writer.join()
+    last = (remote / "f").read_bytes()
+    wait_until(lambda: (mount.path / "f").read_bytes() == last, 5, "the last version is read")
+
+
+def test_open_sees_what_the_server_changed_long_before_the_cache_timeout(
+    mount_at: Mounter, remote: Path
+) -> None:
+    (remote / "f").write_bytes(b"old")
+    mount = mount_at(remote, "cache_timeout=60")
+    assert (mount.path / "f").read_bytes() == b"old"
+    (remote / "f").write_bytes(b"the new one")
+    wait_until(lambda: (mount.path / "f").read_bytes() == b"the new one", 10, "open sees it")
+
+
+def test_stat_and_listing_see_what_the_server_changed_after_the_cache_timeout(
+    mount_at: Mounter, remote: Path
+) -> None:
+    (remote / "f").write_bytes(b"old")
+    mount = mount_at(remote, "cache_timeout=1")
+    assert os.listdir(mount.path) == ["f"]
+    assert (mount.path / "f").stat().st_size == 3
+    (remote / "f").write_bytes(b"the new one")
+    (remote / "other").touch()
+    wait_until(lambda: (mount.path / "f").stat().st_size == 11, 10, "stat sees it")
+    wait_until(lambda: sorted(os.listdir(mount.path)) == ["f", "other"], 10, "a listing sees it")
