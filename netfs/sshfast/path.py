@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from asyncssh.encryption import GCMEncryption
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from netfs.buffers import Landing, Spares
-from netfs.sshfast.packets import IGNORE
-from netfs.wire import Buffer
+from netfs.sshfast.packets import COUNTER, IGNORE, IV, TAG
 
 BATCH: Final = 512 * 1024  # bytes sealed before the socket gets them: the pipeline starts early
 _BATCHES: Final = 4  # of those are kept: what waits for the socket at a time, and one more
@@ -54,7 +54,9 @@ class FastPath:
         self.turn: Turn | None = None
         self._is_full = False
         self._is_held = False
-        self.batches = Spares(BATCH, _BATCHES)  # what is sealed into one buffer
+        self._encryption: Any = None  # asyncssh's, whose key _sealer uses
+        self._sealer: AESGCM | None = None
+        self._batches = Spares(BATCH, _BATCHES)  # what is sealed into one buffer
         self._after_kex = connection._send_deferred_packets
         connection._send_deferred_packets = self._kex_done
 
@@ -77,28 +79,63 @@ class FastPath:
             and connection._transport is not None
         )
 
-    @property
-    def is_plain(self) -> bool:
-        """What is sent is AES-GCM without compression."""
+    def sealer(self) -> AESGCM | None:
+        """What packets are sealed with now; None where they are compressed, or not AES-GCM."""
         connection = self._connection
-        is_gcm = type(connection._send_encryption) is GCMEncryption
-        return is_gcm and connection._compressor is None
+        encryption = connection._send_encryption
+        if encryption is not self._encryption:  # the keys are new, and compression may be
+            self._encryption = encryption
+            is_plain = type(encryption) is GCMEncryption and connection._compressor is None
+            self._sealer = AESGCM(encryption._cipher._key) if is_plain else None
+        return self._sealer
 
-    def is_clear(self) -> bool:
-        """Whether what is written now may leave at once, and in the short way."""
-        return self.may_write and self.is_plain
+    def send(self, plain: bytes) -> None:
+        """Seal the inside of a packet and write it; there must be a ``sealer``."""
+        sealer, cipher = self._sealer, self._encryption._cipher
+        assert sealer is not None
+        iv = cipher._iv
+        size = len(plain)
+        head = size.to_bytes(4, "big")
+        sealed = sealer.encrypt(iv, plain, head)
+        fixed, counter = IV.unpack(iv)
+        cipher._iv = IV.pack(fixed, (counter + 1) & COUNTER)
+        transport = self._connection._transport
+        if size <= _JOINED:
+            transport.write(head + sealed)
+        else:
+            transport.writelines((head, sealed))
+        self._sent(1, size)
 
-    def send(self, packets: Sequence[Buffer], count: int, size: int) -> None:
-        """Write *count* sealed packets, *size* bytes of them counting towards the next rekeying."""
+    def send_all(self, plains: Iterable[bytes]) -> None:
+        """``send`` the insides of several packets, BATCH bytes when sealed at most, in one go.
+
+        Only where SEALS_INTO.
+        """
+        sealer, cipher = self._sealer, self._encryption._cipher
+        assert sealer is not None
+        seal, pack = sealer.encrypt_into, IV.pack
+        batch = memoryview(self._batches.take())
+        fixed, counter = IV.unpack(cipher._iv)
+        end = count = total = 0
+        for plain in plains:
+            size = len(plain)
+            head = size.to_bytes(4, "big")
+            start = end + 4
+            batch[end:start] = head
+            end = start + size + TAG
+            seal(pack(fixed, counter), plain, head, batch[start:end])
+            counter = (counter + 1) & COUNTER
+            count += 1
+            total += size
+        cipher._iv = pack(fixed, counter)
+        self._connection._transport.write(batch[:end])
+        self._sent(count, total)
+
+    def _sent(self, count: int, size: int) -> None:
+        """*count* packets were written, *size* bytes that count towards the next rekeying."""
         connection = self._connection
         connection._send_seq = (connection._send_seq + count) & 0xFFFFFFFF
         connection._rekey_bytes_sent += size
-        if len(packets) == 1:
-            connection._transport.write(packets[0])
-        elif size <= _JOINED:
-            connection._transport.write(b"".join(packets))
-        else:
-            connection._transport.writelines(packets)
         if connection._rekey_bytes_sent >= connection._rekey_bytes:
             # asyncssh looks whether a new key is due whenever it sends something.
             connection.send_packet(IGNORE, bytes(4))

@@ -5,25 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from netfs.buffers import Landing
 from netfs.sshfast.packets import (
     BLOCK,
     CHANNEL_DATA,
-    COUNTER,
     DATA_HEAD,
     DATA_STRUCT,
-    IV,
     OPENS_INTO,
     SEALS_INTO,
     TAG,
-    step,
 )
-from netfs.sshfast.path import FastPath, Inlet, Turn
+from netfs.sshfast.path import BATCH, FastPath, Inlet, Turn
 from netfs.wire import Buffer
 
 HIGH_WATER: Final = 1024 * 1024
@@ -55,9 +50,8 @@ class FastWriter:
         self._is_paused = False
         self._randomness = b""
         self._used = 0
-        self._cipher: Any = None
-        self._sealer: AESGCM | None = None
         self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
+        self._batch_size = BATCH // (self._packet_size + _AROUND) * self._packet_size
         self._finish = channel._flush_send_buf
         channel._flush_send_buf = self.flush
         path.add(self)
@@ -83,21 +77,21 @@ class FastWriter:
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Send *buffers*, which are not copied before they can leave."""
-        channel = self.channel
+        channel, path = self.channel, self._path
         size = sum(map(len, buffers))
         if (
             self._size
             or not 0 < size <= self._packet_size
             or size > channel._send_window
             or channel._send_chan is None
-            or not self._path.is_clear()
+            or not path.may_write
+            or path.sealer() is None
         ):
             self._put_off(buffers)
             return
         # One packet that may leave: most requests.
-        plain = self._wrap(buffers, size)
         channel._send_window -= size
-        self._path.send(self._seal(plain), 1, len(plain))
+        path.send(self._wrap(buffers, size))
 
     def _put_off(self, buffers: Sequence[Buffer]) -> None:
         for buffer in buffers:
@@ -123,7 +117,7 @@ class FastWriter:
     def flush(self) -> None:
         """Send what may be sent now."""
         channel = self.channel
-        if self._size and not self._path.is_plain:
+        if self._size and self._path.sealer() is None:
             data = b"".join(self._queue)
             self.clear()
             with contextlib.suppress(OSError):  # it is being closed: connection_lost tells
@@ -133,47 +127,53 @@ class FastWriter:
             if limit <= 0 or channel._send_chan is None:
                 break
             if limit > self._packet_size and SEALS_INTO:
-                self._send_batch(limit)
+                size = min(limit, self._batch_size)
+                channel._send_window -= size
+                self._path.send_all(self._packets(size))
             else:
                 size = min(self._packet_size, limit)
-                plain = self._wrap(self._dequeue(size), size)
                 channel._send_window -= size
-                self._path.send(self._seal(plain), 1, len(plain))
+                self._path.send(self._wrap(self._dequeue(size), size))
         self._pause_or_resume()
         if not self._size:
             self._finish()
 
-    def _send_batch(self, limit: int) -> None:
-        """Send up to *limit* bytes of the queue, in packets that lie one behind the other."""
-        batch = memoryview(self._path.batches.take())
-        last = len(batch) - self._packet_size - _AROUND  # where a packet may begin
-        cipher, sealer = self._current()
-        fixed, counter = IV.unpack(cipher._iv)
-        end = count = taken = total = 0
-        while taken < limit and end <= last:
-            size = min(self._packet_size, limit - taken)
-            plain = self._wrap(self._dequeue(size), size)
-            length = len(plain)
-            head = length.to_bytes(4, "big")
-            start = end + 4
-            batch[end:start] = head
-            end = start + length + TAG
-            sealer.encrypt_into(IV.pack(fixed, counter), plain, head, batch[start:end])
-            counter = (counter + 1) & COUNTER
-            taken += size
-            count += 1
-            total += length
-        cipher._iv = IV.pack(fixed, counter)
-        self.channel._send_window -= taken
-        self._path.send((batch[:end],), count, total)
+    def _packets(self, size: int) -> Iterator[bytes]:
+        """The next *size* bytes of the queue, as insides of packets that are as large as may be.
+
+        Those share one padding: under AES-GCM nothing depends on its being random.
+        """
+        queue, whole = self._queue, self._packet_size
+        head, padding = self._around(whole)
+        while size >= whole:
+            first = queue[0]
+            if len(first) > whole:
+                queue[0] = first[whole:]
+                self._size -= whole
+                yield b"".join((head, first[:whole], padding))
+            else:
+                yield b"".join((head, *self._dequeue(whole), padding))
+            size -= whole
+        if size:
+            yield self._wrap(self._dequeue(size), size)
 
     def _wrap(self, buffers: Sequence[Buffer], size: int) -> bytes:
         """*buffers*, *size* bytes, as the inside of a packet."""
-        padding = -(DATA_HEAD + size) % BLOCK
-        if padding < 4:
-            padding += BLOCK
-        head = DATA_STRUCT.pack(padding, CHANNEL_DATA, self.channel._send_chan, size)
-        return b"".join((head, *buffers, self._random(padding)))
+        head, padding = self._around(size)
+        return b"".join((head, *buffers, padding))
+
+    def _around(self, size: int) -> tuple[bytes, bytes]:
+        """What is before and behind *size* bytes of data in a packet."""
+        count = -(DATA_HEAD + size) % BLOCK
+        if count < 4:
+            count += BLOCK
+        used = self._used
+        if used + count > len(self._randomness):
+            # One system call for hundreds of packets.
+            self._randomness, used = os.urandom(_RANDOMNESS), 0
+        self._used = end = used + count
+        head = DATA_STRUCT.pack(count, CHANNEL_DATA, self.channel._send_chan, size)
+        return head, self._randomness[used:end]
 
     def _dequeue(self, size: int) -> list[memoryview]:
         """The next *size* bytes of the queue."""
@@ -192,30 +192,6 @@ class FastWriter:
             size -= part
             if not size:
                 return taken
-
-    def _current(self) -> tuple[Any, AESGCM]:
-        """asyncssh's cipher as it is now, and ours with the same key."""
-        cipher = self._connection._send_encryption._cipher
-        if cipher is not self._cipher:
-            self._cipher = cipher
-            self._sealer = AESGCM(cipher._key)
-        assert self._sealer is not None
-        return cipher, self._sealer
-
-    def _seal(self, plain: Buffer) -> tuple[bytes, bytes]:
-        """A packet: its length, and the rest, sealed."""
-        cipher, sealer = self._current()
-        length = len(plain).to_bytes(4, "big")
-        sealed = sealer.encrypt(cipher._iv, plain, length)
-        step(cipher)
-        return length, sealed
-
-    def _random(self, count: int) -> bytes:
-        """Unused random bytes; one system call for hundreds of packets."""
-        if self._used + count > len(self._randomness):
-            self._randomness, self._used = os.urandom(_RANDOMNESS), 0
-        self._used += count
-        return self._randomness[self._used - count : self._used]
 
     def _pause_or_resume(self) -> None:
         if self._is_paused:
