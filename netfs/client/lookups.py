@@ -33,16 +33,20 @@ _FEW: Final = 16
 
 _MAX_ROWS: Final = 64
 
+_LOOK_AGAIN: Final = 16
+"""Names after which what a listing costs, and the way to the server, are looked at anew."""
+
 
 class _Row:
     """One directory."""
 
-    __slots__ = ("asked", "at", "least")
+    __slots__ = ("asked", "at", "enough", "least")
 
     def __init__(self) -> None:
         self.asked = 0  # names, without a longer pause
         self.at = float("-inf")  # when the last of them was
         self.least = 0  # entries it is known to have: a listing was given up there
+        self.enough = 0  # names; with fewer no listing pays
 
 
 class Lookups:
@@ -55,6 +59,19 @@ class Lookups:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._rows: OrderedDict[int, _Row] = OrderedDict()  # by nodeid
+        self._last: tuple[Node, _Row] | None = None  # asked for a name of it
+
+    def is_too_early(self, directory: Node, now: float) -> bool:
+        """As ``asked``, in short: whether it would surely return 0.  False: ask it, this did not
+        count."""
+        if self._last is None:
+            return False
+        last, row = self._last
+        if last is not directory or row.asked + 1 >= row.enough or now - row.at >= GAP_S:
+            return False
+        row.asked += 1
+        row.at = now
+        return True
 
     def asked(self, directory: Node, now: float, round_trip_s: float) -> int:
         """The server is asked for a name of *directory*.
@@ -62,14 +79,19 @@ class Lookups:
         Returns how many entries a listing may have now; 0: no listing pays yet.
         """
         row = self._row(directory)
+        self._last = directory, row
         row.asked = row.asked + 1 if now - row.at < GAP_S + round_trip_s else 1
         row.at = now
+        row.enough = 0
         if row.asked < LIST_AFTER:
             return 0
         # The one just asked for is not lost yet: the listing may answer it.
         affordable = int((row.asked - 1) * round_trip_s / ENTRY_S)
         expected = max(_FEW, _seeming_entries(directory), 2 * row.least)
         if affordable < expected or expected > self._kept:
+            missing = (expected - affordable) * ENTRY_S
+            few = missing < _LOOK_AGAIN * round_trip_s and expected <= self._kept
+            row.enough = row.asked + (int(missing / round_trip_s) if few else _LOOK_AGAIN)
             return 0
         row.asked = 0  # spent, also if it does not help
         return min(affordable, self._kept)

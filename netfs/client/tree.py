@@ -118,6 +118,8 @@ class TreePlanner:
 
         Returns whether there may be something to do.
         """
+        if asked and not self._runs and self._lookups.is_too_early(directory, now):
+            return False  # one more of many names, and no sign of a walk
         run = self._run_of(directory)
         if run is not None:
             run.looked_up()

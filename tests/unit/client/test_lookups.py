@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netfs.client.lookups import ENTRY_S, Lookups
 from netfs.client.nodes import NodeTable
@@ -50,6 +52,44 @@ def test_a_directory_is_listed_when_the_names_have_paid_for_it(rtt_s, entries, b
         limit = lookups.asked(node, begins_with * 0.01, rtt_s)
         assert limit >= entries
         assert limit * ENTRY_S <= begins_with * rtt_s, "no more than was paid"
+
+
+@given(
+    st.sampled_from((0.0, 0.00012, 0.0005, 0.001, 0.02, 0.1)),
+    st.integers(0, 20_000),
+    st.lists(st.sampled_from((0.0, 0.0, 0.0, 0.01, 0.9, 1.0, 3.0)), max_size=300),
+)
+def test_the_short_question_never_changes_what_is_listed_when(rtt_s, entries, pauses):
+    node = directory(entries)
+    short, long = Lookups(KEPT), Lookups(KEPT)
+    now = 0.0
+    for pause in pauses:
+        now += pause
+        limit = 0 if short.is_too_early(node, now) else short.asked(node, now, rtt_s)
+        assert limit == long.asked(node, now, rtt_s)
+
+
+def test_the_short_question_is_for_the_directory_asked_last_alone():
+    node, other = directory(10_000), directory(10_000)
+    lookups = Lookups(KEPT)
+    assert not lookups.is_too_early(node, 0.0)
+    for _ in range(2):
+        lookups.asked(node, 0.0, 0.0005)
+    assert lookups.is_too_early(node, 0.0)
+    assert not lookups.is_too_early(other, 0.0)
+    assert not lookups.is_too_early(node, 1.0), "after a pause they count anew"
+
+
+def test_a_way_that_became_long_is_noticed_soon():
+    node = directory(10_000)
+    lookups = Lookups(KEPT)
+    asked = 0
+    while not lookups.is_too_early(node, 0.0):
+        lookups.asked(node, 0.0, 0.0001)
+    while lookups.is_too_early(node, 0.0):
+        asked += 1
+    assert asked <= 16
+    assert lookups.asked(node, 0.0, 0.1) >= 10_000
 
 
 def test_what_has_more_entries_than_it_seems_costs_the_double_at_most():
