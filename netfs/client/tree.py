@@ -237,6 +237,8 @@ class TreePlanner:
             self._rows[parent.nodeid] = row._replace(missed=0)
             if not self._notice_habit(run, parent, row) and self._part(run, parent, now):
                 return
+        elif len(row.opened) == SCAN_AFTER:
+            self._notice_habit(run, parent, row)  # what is held is not missed in any order
         known = self._known
         if known.fresh_s and known.is_cached(node) and not known.is_fresh(node):
             run.opens_old(node, parent, now)

@@ -54,12 +54,12 @@ TRIPS_AFAR = {
     "tar": (34, 36),
     "index": (34, 36),
     "rsync": (48, 48),
-    "git-status": (110, 190),
+    "git-status": (110, 120),
     "rm": (28, 28),
     "import": (24, 27),
     "make": (66, 66),
     "grep-cp": (42, 48),
-    "cp-grep": (56, 58),
+    "cp-grep": (52, 52),
     "find-grep": (56, 58),
 }
 """Round trips waited for over a long line: more than over a short one, because windows open with

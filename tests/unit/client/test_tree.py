@@ -5,6 +5,8 @@ Bounds are in round trips: one access after the other would need two for each di
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from netfs.client.nodes import Node
@@ -286,6 +288,21 @@ def test_a_directory_is_renewed_before_the_walk_returns_to_it():
     grep(world, world.nodes.root, thinks_s=0.01)
     assert world.count("lstat") <= 4
     assert world.now - waited < 170 * 0.0102 + 12 * RTT_S
+
+
+def test_the_order_of_a_program_that_reads_what_is_held_is_recognised_on_a_long_line():
+    rng = random.Random(2)
+    files, places = [f"f{number}.c" for number in range(8)], [f"d{n:02}" for n in range(40)]
+    rng.shuffle(places)
+    tree: Tree = {place: dict.fromkeys(rng.sample(files, 8), 3000) for place in places}
+    world = World(tree, rtt_s=0.2)
+    grep(world, world.nodes.root)  # as listed
+    world.think(3)
+    started = world.now
+    for _, directory in sorted(world.nodes.root.children.items()):
+        for _, node in sorted(directory.children.items()):
+            world.open(node)
+    assert (world.now - started) / world.rtt_s < 20, "not two for each directory"
 
 
 @pytest.mark.parametrize(
