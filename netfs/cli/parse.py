@@ -97,7 +97,9 @@ def _parse_url(text: str) -> SourceConfig:
     decoded = unquote_to_bytes(slash + path)
     if decoded == b"/~" or decoded.startswith(b"/~/"):
         decoded = decoded[3:]
-    return _source(text, match[1] or match[2], user or None, port, decoded)
+    # RFC 6874: the sign before an IPv6 address's interface is written %25 in a URL
+    host = match[1].replace("%25", "%") if match[1] else match[2]
+    return _source(text, host, user or None, port, decoded)
 
 
 def _parse_scp(text: str) -> SourceConfig:

@@ -1,4 +1,4 @@
-"""Getting a connected socket to a server: TCP with every address tried, or a proxy command.
+"""Getting a connected socket to a server: TCP with every address tried, vsock, or a proxy command.
 
 Turns what the operating system says into ConnectError.
 """
@@ -14,7 +14,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 
@@ -43,11 +43,8 @@ async def open_tcp(
     Raises:
         ConnectError: HOST_UNKNOWN, REFUSED, UNREACHABLE or TIMED_OUT.
     """
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(
-            host, port, family=_FAMILIES[family], type=socket.SOCK_STREAM
-        )
+        found = await _addresses(host, port, _FAMILIES[family])
     except socket.gaierror as exc:
         why = (exc.strerror or str(exc)).lower()
         raise ConnectError(
@@ -73,7 +70,7 @@ async def open_tcp(
             if bind is not None:
                 sock.bind((bind, 0))
             async with asyncio.timeout(_TRY_S):
-                await loop.sock_connect(sock, address)
+                await _connect(sock, address)
         except TimeoutError:
             sock.close()
             waiting.append(candidate)
@@ -95,6 +92,50 @@ async def open_tcp(
     # asyncio's own text ("Connect call failed ...") does not say why.
     why = os.strerror(first.errno).lower() if first.errno else str(first)
     raise ConnectError(kind_of, f"{host} port {port}: {why}; {hints[kind_of]}")
+
+
+async def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
+    if "%" in host:
+        # The interface of a link-local address, which uvloop drops. A number is not waited for.
+        flags = socket.AI_NUMERICHOST
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+
+
+async def open_vsock(cid: int, port: int) -> socket.socket:
+    """A connected, non-blocking virtual socket.
+
+    Named AF_UNIX, of which nothing but reading and writing is expected: a loop takes each other
+    family for TCP, and uvloop sets TCP's options.
+
+    Raises: OSError
+    """
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        await _connect(sock, (cid, port))
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sock.detach())
+
+
+async def _connect(sock: socket.socket, address: Any) -> None:
+    """connect(2).
+
+    Not the loop's: uvloop's looks the address up once more, by host and port alone, and so loses
+    the interface of a link-local IPv6 address and knows no virtual sockets.
+
+    Raises: OSError
+    """
+    number = sock.connect_ex(address)
+    if number == errno.EINPROGRESS:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(sock.fileno(), ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(sock.fileno())
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 def reset_on_close(sock: socket.socket) -> None:

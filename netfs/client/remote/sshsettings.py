@@ -186,7 +186,10 @@ def settings(words: Words, alias: str, who: Person, environ: Mapping[str, str]) 
     get = _Getter(words)
     tokens = {"%": "%", "n": alias, "u": who.name, "d": who.home, "i": str(who.uid)}
     tokens["h"] = alias
-    host = _expand(get.text("hostname") or alias, tokens)
+    named = get.text("hostname")
+    host = (
+        alias if named is None else _expand(named, tokens)
+    )  # a source may name an interface: %eth0
     port = get.integer("port", 22, 1, 65535)
     user = get.text("user") or who.name
     local = os.uname().nodename
@@ -206,7 +209,7 @@ def settings(words: Words, alias: str, who: Person, environ: Mapping[str, str]) 
             if v.lower() != "none"
         )
 
-    named = get.all("identityfile")
+    keys = get.all("identityfile")
     default_keys = tuple(f"{who.home}/.ssh/{name}" for name in DEFAULT_KEYS)
     jump = get.text("proxyjump")
     command = get.text("proxycommand")
@@ -241,8 +244,8 @@ def settings(words: Words, alias: str, who: Person, environ: Mapping[str, str]) 
         trust_localhost=get.flag("nohostauthenticationforlocalhost", False),
         methods=_methods(get),
         password_prompts=get.integer("numberofpasswordprompts", 3, 1, 100),
-        identity_files=paths(named) if named else default_keys,
-        identity_named=bool(named),
+        identity_files=paths(keys) if keys else default_keys,
+        identity_named=bool(keys),
         identities_only=get.flag("identitiesonly", False),
         certificate_files=paths(get.all("certificatefile")),
         agent=_agent(get, who, environ, tokens),

@@ -8,7 +8,7 @@ import socket
 from netfs.client.config import Config
 from netfs.client.remote.channel import Channel, Receiver
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
-from netfs.client.remote.sockets import acked_at, open_tcp, reset_on_close
+from netfs.client.remote.sockets import acked_at, open_tcp, open_vsock, reset_on_close
 from netfs.client.remote.stream import StreamChannel
 
 
@@ -58,17 +58,15 @@ class TcpLink:
             sock = await open_tcp(self._config.source.host, ssh.directport)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
-        sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, ssh.vsock)
+            return await open_vsock(*ssh.vsock)
+        except TimeoutError as exc:
+            if exc.errno is None:
+                raise  # our own patience ended
+            kind, why = ConnectErrorKind.TIMED_OUT, exc.strerror
         except OSError as exc:
-            sock.close()
-            why = (exc.strerror or str(exc)).lower()
-            raise ConnectError(ConnectErrorKind.UNREACHABLE, f"{self._where}: {why}") from None
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            kind, why = ConnectErrorKind.UNREACHABLE, exc.strerror
+        raise ConnectError(kind, f"{self._where}: {(why or '').lower()}; does one listen there?")
 
     def _explain(self, has_begun: bool) -> ConnectError:
         if has_begun:

@@ -37,6 +37,8 @@ def config(*words: str) -> Config:
         ("sftp://host", "host", None, None, b""),
         ("sftp://host/", "host", None, None, b"/"),
         ("sftp://[::1]:22/~/x", "::1", None, 22, b"x"),
+        ("sftp://[fe80::1%25eth0]:22/x", "fe80::1%eth0", None, 22, b"/x"),
+        ("sftp://[fe80::1%eth0]/x", "fe80::1%eth0", None, None, b"/x"),
         ("netfs#sftp://h/x", "h", None, None, b"/x"),
     ],
 )

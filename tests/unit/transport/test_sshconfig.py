@@ -84,6 +84,11 @@ def test_user_and_port_of_the_source_come_before_everything(tmp_path: Path) -> N
     assert (found.user, found.port, found.host) == ("alice", 7, "for-alice")
 
 
+def test_an_address_keeps_its_interface_and_a_host_name_takes_it_over() -> None:
+    assert of({}, "fe80::1%lo").host == "fe80::1%lo"
+    assert of({"hostname": "%h.example"}, "box").host == "box.example"
+
+
 def test_a_hop_gets_the_words_of_the_file_only(tmp_path: Path) -> None:
     file = tmp_path / "config"
     file.write_text("Host hop\nUser filed\n")
