@@ -169,5 +169,6 @@ class FastPath:
 
     def _flush(self) -> None:
         # Who has least to send goes first: a request of another channel does not wait for bulk.
-        for writer in sorted(self._writers, key=lambda writer: writer.waiting()):
+        waiting = [writer for writer in self._writers if writer.waiting()]
+        for writer in sorted(waiting, key=lambda writer: writer.waiting()):
             writer.flush()
