@@ -6,6 +6,7 @@
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+unset PYTHONDONTWRITEBYTECODE # as installed: each mount would compile the whole of netfs anew
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -18,6 +18,7 @@ MAY: Final[dict[str, tuple[str, ...]]] = {
     "netfs.fuse": ("netfs.wire", "netfs.fuse"),
     "netfs.sftp": ("netfs.wire", "netfs.buffers", "netfs.sftp"),
     "netfs.sshfast": ("netfs.wire", "netfs.buffers", "netfs.sshfast"),
+    "netfs.libraries": (),
     "netfs.systemd": (),
     "netfs.supervisor": ("netfs.supervisor", "netfs.systemd"),
     "netfs.client.remote": (
@@ -51,10 +52,12 @@ HOMES: Final[dict[str, tuple[str, ...]]] = {
         "netfs.server.run",
         "netfs.sshfast",
     ),
-    "ctypes": (  # what the standard library lacks: mount(2), umount2(2), openat2(2), mallopt(3)
+    # what the standard library lacks: mount(2), umount2(2), openat2(2), mallopt(3), dlopen(3)
+    "ctypes": (
         "netfs.cli.mount",
         "netfs.client.heap",
         "netfs.client.mount",
+        "netfs.libraries",
         "netfs.server.kernel",
         "netfs.supervisor.fusectl",
         "netfs.supervisor.mounts",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from netfs import libraries
 from netfs.cli import checks, parse, show
 from netfs.cli.checks import Finding, Level
 from netfs.cli.exits import Exit
@@ -47,7 +48,8 @@ def main(words: Sequence[str]) -> int:
 
 
 async def _server(config: Config, tell: Callable[[Finding], None]) -> None:
-    from netfs.cli import checks_server  # needs SSH, which the machine's checks do not
+    with libraries.found_in_loader_cache():
+        from netfs.cli import checks_server  # needs SSH, which the machine's checks do not
 
     async for finding in checks_server.server(config):
         tell(finding)

@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Final
 
-from netfs import __version__, logs, runtime
+from netfs import __version__, libraries, logs, runtime
 from netfs.cli import parse
 from netfs.cli.exits import Exit
 from netfs.cli.parse import Given, UsageError
@@ -107,7 +107,8 @@ def _supervise(config: Config, ready_fd: int | None, password: str | None) -> in
     )
 
     def work(channel: socket.socket, generation: int, dump_fd: int) -> int:
-        from netfs.client.daemon import run
+        with libraries.found_in_loader_cache():
+            from netfs.client.daemon import run
 
         if ready_fd is not None and generation == 1:  # later ones come after it was closed
             os.close(ready_fd)  # else the command would wait for this process, too

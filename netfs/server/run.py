@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from netfs import systemd
+from netfs import libraries, systemd
 from netfs.server import handlers, stdio
 from netfs.server.config import ServerConfig
 from netfs.server.export import Export
@@ -77,7 +77,8 @@ def _serve_sockets(config: ServerConfig) -> int:
     import concurrent.futures.thread  # noqa: F401  (asyncio imports it when first used)
     import encodings.idna  # noqa: F401  (likewise)
 
-    from netfs.server import access, hostkeys, listener
+    with libraries.found_in_loader_cache():
+        from netfs.server import access, hostkeys, listener
 
     run = asyncio.run
     with contextlib.suppress(ImportError):

@@ -126,6 +126,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment in which ``python -m netfs`` finds this tree from any directory."""
     found = {**os.environ, "PYTHONPATH": os.fspath(PROJECT), **(extra or {})}
     found.pop("SSH_AUTH_SOCK", None)
+    found.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: it would be compiled for each mount
     return found
 
 
