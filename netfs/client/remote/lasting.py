@@ -17,7 +17,7 @@ from netfs.client.config import Config
 from netfs.client.remote.channel import Link
 from netfs.client.remote.conversation import Conversation, converse
 from netfs.client.remote.files import SftpFiles
-from netfs.client.remote.link import LinkKeeper, LinkState, LinkStatus, Pulse
+from netfs.client.remote.link import STABLE_S, LinkKeeper, LinkState, LinkStatus, Pulse
 from netfs.client.remote.requester import Disconnected, Expired, Links, new_links
 from netfs.client.remote.transport import keepalive
 from netfs.client.turns import Turn
@@ -44,7 +44,7 @@ class LastingLink:
         self._current: Conversation | None = None
         self._now: SftpFiles | None = None
         """What requests go through at present: the current conversation's, until it has ended."""
-        self._began = clock()  # of the present conversation: patience starts anew with each
+        self._began = clock()  # of the present conversation: patience starts anew if it lasted
         self._up = asyncio.Event()  # there may be a conversation to use
         self._is_over = False  # there will never be another one
         self._listeners: list[Callable[[LinkStatus], None]] = []
@@ -219,4 +219,6 @@ class LastingLink:
         if isinstance(lost, Expired):
             raise self._time_out() from None
         self._repeated += 1
+        if self._clock() - self._began < STABLE_S:
+            return since  # perhaps the server ends each conversation because of this very request
         return max(since, self._began)

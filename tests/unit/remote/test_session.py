@@ -464,6 +464,20 @@ async def test_waiting_for_the_link_ends_at_link_timeout(top: bytes) -> None:
         assert session.statistics().timed_out == 20
 
 
+async def test_a_request_that_costs_the_link_each_time_ends_too(
+    top: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netfs.client.remote.link._DELAYS", (0.05,))
+    put(top + b"/f", b"")
+    world = World()
+    world.between = lambda: world.cut(Cut(P.LSTAT, "executed", name=b"/f"))
+    async with running(world, config(link_timeout_s=0.5), seconds=10) as session:
+        world.between()
+        assert await refused(session.lstat(top + b"/f")) == errno.ETIMEDOUT
+        await session.lstat(top)
+    assert len(world.links) > 3
+
+
 async def test_hard_waits_until_cancelled(top: bytes) -> None:
     world = World()
     async with running(world, config(link_timeout_s=0.05, hard=True)) as session:
