@@ -36,6 +36,16 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def write_at(path: str, offset: int) -> None:
+    """One byte; a write that is refused says so at the latest when it is synced."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(fd, b"x", offset)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def read(path: str) -> str:
     with open(path, "rb") as file:
         return file.read(100_000).decode()
@@ -127,6 +137,7 @@ CALLS: Final[dict[str, Callable[..., Any]]] = {
     "utime_now": utime_now,
     "utimensat": utimensat,
     "write": write,
+    "write_at": write_at,
 }
 
 

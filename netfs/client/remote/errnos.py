@@ -64,6 +64,10 @@ _PAIR: Final = {
     Status.BAD_MESSAGE: Look.PAIR,
 }
 _SPACE: Final = {**_HANDLE, Status.FAILURE: Look.SPACE}
+_WRITE: Final = {
+    **_SPACE,
+    Status.BAD_MESSAGE: Look.SPACE,  # OpenSSH's lseek(2): further than the filesystem's files go
+}
 _CHANGE: Final = {
     **_PATH,
     Status.PERMISSION_DENIED: Look.CHANGE,
@@ -79,7 +83,7 @@ TABLE: Final[Mapping[type, Mapping[Status, Rule]]] = {
     },
     req.Close: _SPACE,  # a network filesystem behind the server may report its space here
     req.Read: {**_HANDLE, Status.FAILURE: Look.SOURCE},
-    req.Write: _SPACE,
+    req.Write: _WRITE,
     req.Lstat: _PATH,
     req.Fstat: _HANDLE,
     req.Setstat: _CHANGE,
@@ -202,14 +206,18 @@ def is_read_only(space: StatVfs | None) -> bool:
     return space is not None and bool(space.flag & 1)
 
 
-_LARGEST_FILE: Final = 1 << 44
-"""16 TiB: ext4's limit with blocks of 4 KiB, the smallest of the usual filesystems."""
+_LARGEST_FILE: Final = (1 << 44) - 4096
+"""ext4's limit with blocks of 4 KiB, the smallest of the usual filesystems."""
+_SMALL_FILE: Final = (1 << 31) - 1
+"""What every filesystem takes."""
 
 
-def of_space(space: StatVfs | None, end: int, size: int) -> int:
+def of_space(space: StatVfs | None, end: int, size: int, code: int = Status.FAILURE) -> int:
     """A WRITE, truncate or fsync failed without a reason: *size* bytes that end at *end*."""
-    if end >= _LARGEST_FILE:
+    if end > _LARGEST_FILE:
         return errno.EFBIG
+    if code == Status.BAD_MESSAGE:
+        return errno.EFBIG if end > _SMALL_FILE else errno.EINVAL
     if is_read_only(space):
         return errno.EROFS
     if is_full(space, max(size, 1)):

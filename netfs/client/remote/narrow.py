@@ -22,6 +22,7 @@ from netfs.sftp.errors import RemoteProtocolError
 from netfs.sftp.responses import AttrsResponse, ExtendedReply, Handle, Name
 
 _MAX_LINKS = 40  # Source: linux/namei.h: MAXSYMLINKS
+_MAX_EMPTY = 10  # answers without a name; a server needs one for '.' and '..'
 
 
 async def error_of(
@@ -171,7 +172,7 @@ class _Looker:
             case ext.CopyData(length=length, dest_offset=offset):
                 size = length
                 end = offset + size
-        return errnos.of_space(space, end, size)
+        return errnos.of_space(space, end, size, self._code)
 
     async def _missing(self, parent: bytes) -> int:
         """ENOTDIR if the nearest existing ancestor is no directory, else ENOENT."""
@@ -232,11 +233,12 @@ class _Looker:
             return None  # not known then
         assert isinstance(opened, Handle)
         try:
-            while True:
+            for _ in range(_MAX_EMPTY):
                 response = await self._requester.call(req.Readdir(opened.handle))
                 assert isinstance(response, Name)
                 if any(entry.filename not in (b".", b"..") for entry in response.entries):
                     return False
+            return None  # a listing of nothing without an end
         except StatusError as exc:
             return True if exc.code == Status.EOF else None
         finally:

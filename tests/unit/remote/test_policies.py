@@ -201,21 +201,25 @@ def test_the_errno_of_an_open(
 
 
 @pytest.mark.parametrize(
-    ("space", "end", "size", "expected"),
+    ("space", "end", "size", "code", "expected"),
     [
-        (FULL, 100, 10, errno.ENOSPC),
-        (ROOM, 100, 51 * 4096, errno.ENOSPC),
-        (READ_ONLY, 100, 10, errno.EROFS),
-        (ROOM, 1 << 44, 10, errno.EFBIG),
-        (ROOM, 100, 10, errno.EDQUOT),
-        (ROOM, 100, 0, errno.EIO),
-        (None, 100, 10, errno.EIO),
+        (FULL, 100, 10, FAILURE, errno.ENOSPC),
+        (ROOM, 100, 51 * 4096, FAILURE, errno.ENOSPC),
+        (READ_ONLY, 100, 10, FAILURE, errno.EROFS),
+        (ROOM, 1 << 44, 10, FAILURE, errno.EFBIG),
+        (ROOM, (1 << 44) - 4095, 10, FAILURE, errno.EFBIG),  # ext4's last byte, and one more
+        (ROOM, (1 << 44) - 4096, 10, FAILURE, errno.EDQUOT),
+        (ROOM, 100, 10, FAILURE, errno.EDQUOT),
+        (ROOM, 100, 0, FAILURE, errno.EIO),
+        (None, 100, 10, FAILURE, errno.EIO),
+        (ROOM, (1 << 32) + 1, 2, Status.BAD_MESSAGE, errno.EFBIG),
+        (ROOM, 100, 10, Status.BAD_MESSAGE, errno.EINVAL),
     ],
 )
 def test_the_errno_of_a_failed_write(
-    space: StatVfs | None, end: int, size: int, expected: int
+    space: StatVfs | None, end: int, size: int, code: int, expected: int
 ) -> None:
-    assert errnos.of_space(space, end, size) == expected
+    assert errnos.of_space(space, end, size, code) == expected
 
 
 @pytest.mark.parametrize(
