@@ -389,7 +389,8 @@ class FileTable:
         try:
             handle, _ = await data.handles.open_at_server(api.READ)
             data.handles.take(handle, api.READ)
-            await data.fetch_all()
+            if data.size <= PREFETCH_LIMIT:  # it may have grown since it was listed
+                await data.fetch_all()
         except OSError as exc:
             # Only a guess: who opens it gets the server's answer.
             log.debug("prefetch: %s", exc)

@@ -20,6 +20,7 @@ from netfs.client.config import SemanticsConfig
 from netfs.client.remote import listing, renaming
 from netfs.client.remote.api import DirEntry
 from netfs.client.remote.channel import Channel
+from netfs.client.remote.errnos import PATH_MAX
 from netfs.client.remote.narrow import error_of
 from netfs.client.remote.requester import Pending, Requester, StatusError
 from netfs.sftp import extensions as ext
@@ -153,7 +154,10 @@ class SftpFiles:
         return self.attrs(req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
-        return await self._name(req.Readlink(path))
+        target = await self._name(req.Readlink(path))
+        if len(target) >= PATH_MAX:  # the kernel would cut it off
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
+        return target
 
     async def realpath(self, path: bytes) -> bytes:
         return await self._name(req.Realpath(path))
@@ -424,7 +428,10 @@ class SftpFiles:
         response = await self.requester.ask(request)
         if type(response) is not Name:
             raise await self._refusal(request, response)
-        return response.entries[0].filename
+        name = response.entries[0].filename
+        if b"\0" in name:  # the kernel would follow what is in front of it
+            raise OSError(errno.EPROTO, f"the server sent the path {name[:300]!r}")
+        return name
 
     async def _extended(self, request: req.Request) -> Buffer:
         try:
