@@ -70,7 +70,11 @@ ACCEPTED: Final = (
     *_accepted("ac_attr_timeout remember", "attributes are revalidated at open", kinds.SECONDS),
     *_accepted("noforget", "what the kernel holds is never forgotten"),
     *_accepted("auto_unmount", "the supervisor always unmounts after the worker"),
-    *_accepted("nonempty", "mounting over a directory with content is allowed"),
+    *_accepted(
+        "nonempty",
+        "mounting over a directory with content is allowed",
+        note="nonempty: has no effect, a directory may have content",
+    ),
     *_accepted("sync_readdir", "listings are fetched as the caller reads them"),
     *_accepted(
         "dcache_clean_interval dcache_min_clean_interval cache_clean_interval "

@@ -143,8 +143,12 @@ def _vsock(text: str) -> tuple[int, int]:
     return _unsigned(cid), _unsigned(port)
 
 
+OBSOLETE_WORKAROUNDS: Final = frozenset({"truncate", "fstat", "buflimit"})
+"""sshfs's for servers and kernels of 2007; nothing is left to be done about them."""
+
+
 def _workarounds(text: str) -> Mapping[str, object]:
-    """The fields that sshfs's ``workaround=LIST`` sets; old servers' bugs are not worked around."""
+    """The fields that sshfs's ``workaround=LIST`` sets."""
     fields: dict[str, object] = {}
     for word in text.split(":"):
         match word:
@@ -152,12 +156,13 @@ def _workarounds(text: str) -> Mapping[str, object]:
                 fields["semantics.rename_workaround"] = word == "rename"
             case "renamexdev" | "norenamexdev":
                 fields["semantics.rename_xdev"] = word == "renamexdev"
-            case "none" | "all" | "truncate" | "notruncate" | "buflimit" | "nobuflimit":
-                pass  # accepted, nothing to do
-            case "fstat" | "nofstat" | "createmode" | "nocreatemode":
+            case "createmode" | "nocreatemode":
+                fields["semantics.create_mode"] = word == "nocreatemode"
+            case "none" | "all":
                 pass  # accepted, nothing to do
             case _:
-                raise ValueError(text)
+                if word.removeprefix("no") not in OBSOLETE_WORKAROUNDS:
+                    raise ValueError(text)
     return fields
 
 

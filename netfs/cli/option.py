@@ -41,6 +41,7 @@ class Option:
     sets: Mapping[str, object] = field(default_factory=dict)
     default: str = ""
     note: str | None = None  # said once when the option is used; why it does nothing
+    obsolete: frozenset[str] = frozenset()  # of its value's words, those that do nothing
     optional: bool = False  # the value may be left out (fstab's user=bob)
 
     @property

@@ -250,14 +250,14 @@ _OWN: Final = (
         semantics__sync=True,
     ),
     flag(_S, "async", "writes are acknowledged when buffered (the default)", semantics__sync=False),
-    value(
-        _S,
-        "workaround",
-        kinds.WORKAROUNDS,
-        "",
-        "rename: replace by moving aside, never by posix-rename; renamexdev: EXDEV for a failed "
-        "rename; joined by ':'",
-        "none",
+    Option(
+        names=("workaround",),
+        help="rename: replace by moving aside, never by posix-rename; renamexdev: EXDEV for a "
+        "failed rename; createmode: files are created with mode 0, which is set then; joined by ':'",
+        section=_S,
+        kind=kinds.WORKAROUNDS,
+        default="none",
+        obsolete=kinds.OBSOLETE_WORKAROUNDS,
     ),
     flag(
         _S,

@@ -145,8 +145,11 @@ def apply_option(given: Given, item: str) -> None:
             return
         raise UsageError(f"unknown option {name!r}{_near(name)}")
     given.words.add(option.name)
-    if option.note is not None and option.note not in given.notes:
-        given.notes.append(option.note)
+    notes = [] if option.note is None else [option.note]
+    notes += [
+        f"{name}={word}: has no effect" for word in text.split(":") if word in option.obsolete
+    ]
+    given.notes += [note for note in notes if note not in given.notes]
     if option.kind is None:
         if equals:
             raise UsageError(f"option {name!r} takes no value")

@@ -84,7 +84,6 @@ class MountConfig:
     default_permissions: bool = False
     flags: tuple[str, ...] = ()  # nosuid, nodev, noexec, noatime, suid, dev ... in order
     max_read: int | None = None  # bytes
-    nonempty: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +98,7 @@ class SemanticsConfig:
     sync: bool = False  # each write waits for its acknowledgement
     rename_workaround: bool = False  # workaround=rename: never use posix-rename
     rename_xdev: bool = False  # workaround=renamexdev
+    create_mode: bool = True  # False: workaround=createmode, files are created with mode 0
     check_root: bool = True
     delay_connect: bool = False
 

@@ -290,7 +290,7 @@ class Dispatcher:
 
     def _dispatch_other(self, header: requests.Header, message: memoryview) -> None:
         """What is not served: the dispatcher's own opcodes, and refusals."""
-        _, opcode, unique, *_ = header
+        _, opcode, unique, nodeid, _, _, pid, *_ = header
         self._counters.requests[slot(opcode)] += 1
         if opcode == Opcode.INTERRUPT:
             try:
@@ -307,6 +307,8 @@ class Dispatcher:
         elif opcode == Opcode.NOTIFY_REPLY:
             log.error("unique %d: a NOTIFY_REPLY that nobody asked for", unique)
         else:
+            if self._debug:
+                wire_log.debug("-> %d %s node=%d pid=%d", unique, _name(opcode), nodeid, pid)
             # An opcode newer than the tables: ENOSYS is what the kernel expects of old daemons.
             self._reply_error(unique, opcode, self._refused.get(opcode, errno.ENOSYS))
 

@@ -119,6 +119,7 @@ class SftpFiles:
         self.has_extended_attrs = False
         self.can_replace = ext.POSIX_RENAME in self.extensions and not semantics.rename_workaround
         self._rename_xdev = semantics.rename_xdev
+        self._create_mode = semantics.create_mode
         self._reported_illegal = False
 
     def __repr__(self) -> str:
@@ -256,14 +257,13 @@ class SftpFiles:
     # Open files.
 
     async def open(self, path: bytes, pflags: int, mode: int | None = None) -> SftpHandle:
-        request = req.Open(path, pflags, Attrs(mode=mode))
-        return await self._opened(self.requester.ask(request))
+        return await self._opened(self.requester.ask(self._opening(path, pflags, mode)))
 
     async def open_stat(
         self, path: bytes, pflags: int, mode: int | None = None
     ) -> tuple[SftpHandle, Attrs]:
         """OPEN and LSTAT of the same path in one packet."""
-        opening = self.requester.ask(req.Open(path, pflags, Attrs(mode=mode)))
+        opening = self.requester.ask(self._opening(path, pflags, mode))
         looking = self.requester.ask(req.Lstat(path))
         try:
             handle = await self._opened(opening)
@@ -278,6 +278,11 @@ class SftpFiles:
         except BaseException:
             self.requester.drop(looking)
             raise
+
+    def _opening(self, path: bytes, pflags: int, mode: int | None) -> req.Open:
+        if mode is not None and not self._create_mode:
+            mode = 0
+        return req.Open(path, pflags, Attrs(mode=mode))
 
     async def _opened(self, opening: Pending) -> SftpHandle:
         request = opening.request

@@ -241,6 +241,36 @@ def test_generic_flags_are_kept_in_their_order() -> None:
     assert config("-o", "nosuid,noatime,suid").mount.flags == ("nosuid", "noatime", "suid")
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        "nonempty",
+        "unreliable_append",
+        "writeback_cache=no",
+        "ssh_protocol=1",
+        "workaround=truncate",
+        "workaround=fstat",
+        "workaround=buflimit",
+        "workaround=rename:truncate",
+    ],
+)
+def test_an_obsolete_word_is_accepted_with_a_note(item: str) -> None:
+    (note,) = parse.parse_arguments(["host:", "/m", "-o", item]).notes
+    name, _, words = item.partition("=")
+    assert note.startswith(name)
+    assert "\n" not in note
+    if name == "workaround":
+        assert words.rpartition(":")[2] in note
+
+
+def test_workarounds_that_work_are_not_noted() -> None:
+    item = "workaround=rename:renamexdev:createmode:notruncate"
+    given = parse.parse_arguments(["host:", "/m", "-o", item])
+    assert not given.notes
+    made = parse.build(given).semantics
+    assert (made.rename_workaround, made.rename_xdev, made.create_mode) == (True, True, False)
+
+
 def test_obsolete_words_are_noted_once() -> None:
     given = parse.parse_arguments(["host:", "/m", "-1", "-o", "ssh_protocol=2,unreliable_append"])
     assert len(given.notes) == 2
