@@ -253,7 +253,7 @@ _OWN: Final = (
     Option(
         names=("workaround",),
         help="rename: replace by moving aside, never by posix-rename; renamexdev: EXDEV for a "
-        "failed rename; createmode: files are created with mode 0, which is set then; joined by ':'",
+        "failed rename; createmode: create with mode 0 and set it afterwards; joined by ':'",
         section=_S,
         kind=kinds.WORKAROUNDS,
         default="none",
