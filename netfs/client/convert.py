@@ -80,7 +80,7 @@ def attr(ctx: Context, node: Node) -> AttrFields:
         mtime_nsec,
         ctime_nsec,
         identity.modes[mode],
-        nlink or 1,
+        nlink or (0 if node.removed else 1),
         identity.uids[uid],
         identity.gids[gid],
         0,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.posix.conftest import Actor
 
 
@@ -65,3 +67,29 @@ def test_another_hard_link_keeps_the_content(root: Actor, place: Path) -> None:
     assert root("unlink", place / "a") == "ok"
     assert root("read", place / "b") == "content"
     assert root("facts", place / "b")["nlink"] == 1
+
+
+@pytest.mark.parametrize("how", ["unlinked", "replaced", "unlinked, looked up before"])
+def test_an_open_file_without_a_name_has_no_links(root: Actor, place: Path, how: str) -> None:
+    path = place / "file"
+    path.write_bytes(b"content")
+    if "before" in how:
+        assert root("listdir", place) == ["file"]
+    with path.open("rb") as file:
+        assert os.fstat(file.fileno()).st_nlink == 1
+        if how == "replaced":
+            (place / "other").write_bytes(b"other")
+            assert root("rename", place / "other", path) == "ok"
+        else:
+            assert root("unlink", path) == "ok"
+        assert os.fstat(file.fileno()).st_nlink == 0
+        assert file.read() == b"content"
+        assert os.fstat(file.fileno()).st_nlink == 0
+
+
+def test_an_open_file_that_has_another_name_has_one_link(root: Actor, place: Path) -> None:
+    (place / "a").write_bytes(b"content")
+    root("link", place / "a", place / "b")
+    with (place / "a").open("rb") as file:
+        assert root("unlink", place / "a") == "ok"
+        assert os.fstat(file.fileno()).st_nlink == 1
