@@ -88,6 +88,7 @@ class Identity:
         self._file_permissions = _permissions(config.fmask, config.umask)
         self._dir_permissions = _permissions(config.dmask, config.umask)
         self.login: Login | None = None
+        self._is_root = False  # as far as one can see
         self._uids: dict[int, int] = {}
         self._gids: dict[int, int] = {}
         self._remote_uids: dict[int, int] = {}
@@ -101,6 +102,7 @@ class Identity:
     def set_login(self, login: Login | None) -> None:
         """The server told whom it takes us for."""
         self.login = login
+        self._is_root = login is not None and login.uid == 0
         self.uids.clear()
         self.gids.clear()
         config = self._config
@@ -146,14 +148,21 @@ class Identity:
     def remote_gid(self, local: int) -> int:
         return self._map(self._remote_gids, local)
 
-    def creator(self, uid: int, gid: int, setgid_dir: bool) -> Owner | None:
+    def creator(self, uid: int, gid: int, setgid_dir: bool, made_uid: int | None) -> Owner | None:
         """Whose a new file is to be on the server, where that is not the server's own choice.
 
         Only a connection as root may give files away, and only a shared mount has other callers.
         In a directory with the setgid bit the group is the directory's.
+
+        Args:
+            made_uid: whose the server made it.  A login that looks like root's and makes somebody
+                else's files is none: its directory only belongs to root (ChrootDirectory), or
+                root may nothing there (a squashed export).
         """
+        if made_uid:
+            self._is_root = False
         login = self.login
-        if login is None or login.uid != 0 or not self._shared:
+        if login is None or login.uid != 0 or made_uid or not self._shared:
             return None
         wanted = Owner(
             self._remote_uids.get(uid, uid),
@@ -169,10 +178,10 @@ class Identity:
         """Whether the server lets us do *mask* (R_OK, W_OK, X_OK) to a remote file.
 
         It decides by what it takes us for, whoever the local caller is; so its own numbers and
-        mode are looked at, not those shown.  None: it depends on groups nobody told us about.
+        mode are looked at, not those shown.  None: it depends on what nobody told us about.
         """
         login = self.login
-        if login is None or owner is None:
+        if login is None or owner is None or (login.uid == 0 and not self._is_root):
             return None
         if login.uid == 0:
             return not mask & os.X_OK or stat.S_ISDIR(mode) or bool(mode & 0o111)

@@ -389,8 +389,8 @@ async def _access(ctx: Context, node: Node, request: requests.Access) -> Reply:
         await refresh(ctx, node)
     if _may(ctx, node, request):
         return EMPTY
-    # It depends on groups that only the server knows: try.  Execution and writing to a directory
-    # cannot be tried without doing it; there the attempt itself will tell.
+    # It depends on what only the server knows, such as the login's groups: try.  Execution and
+    # writing to a directory cannot be tried without doing it; there the attempt itself will tell.
     if stat.S_ISREG(node.mode) and not node.removed:
         pflags = (api.READ if request.mask & os.R_OK else 0) | (
             api.WRITE if request.mask & os.W_OK else 0

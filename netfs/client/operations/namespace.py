@@ -268,7 +268,8 @@ async def give_to_creator(
 
     Returns the attributes after that.
     """
-    wanted = ctx.identity.creator(request.uid, request.gid, bool(parent.mode & stat.S_ISGID))
+    is_setgid = bool(parent.mode & stat.S_ISGID)
+    wanted = ctx.identity.creator(request.uid, request.gid, is_setgid, attrs.uid)
     if wanted is None:
         return attrs
     uid = wanted.uid if wanted.uid is not None else attrs.uid

@@ -83,18 +83,30 @@ def test_modes_are_shown(config, remote, shown):
 
 
 @pytest.mark.parametrize(
-    ("login", "shared", "caller", "setgid", "wanted"),
+    ("login", "shared", "caller", "setgid", "made", "wanted"),
     [
-        (Login(0, 0), True, (5, 6), False, Owner(5, 6)),
-        (Login(0, 0), True, (5, 6), True, Owner(5, None)),
-        (Login(0, 0), True, (501, 502), False, None),  # the mount's owner is root there
-        (Login(0, 0), False, (5, 6), False, None),
-        (Login(1000, 1000), True, (5, 6), False, None),
-        (None, True, (5, 6), False, None),
+        (Login(0, 0), True, (5, 6), False, 0, Owner(5, 6)),
+        (Login(0, 0), True, (5, 6), False, None, Owner(5, 6)),
+        (Login(0, 0), True, (5, 6), True, 0, Owner(5, None)),
+        (Login(0, 0), True, (501, 502), False, 0, None),  # the mount's owner is root there
+        (Login(0, 0), True, (5, 6), False, 1000, None),  # only its directory is root's
+        (Login(0, 0), False, (5, 6), False, 0, None),
+        (Login(1000, 1000), True, (5, 6), False, 1000, None),
+        (None, True, (5, 6), False, 0, None),
     ],
 )
-def test_what_is_created_is_given_away_only_by_root(login, shared, caller, setgid, wanted):
-    assert make(login, shared=shared).creator(*caller, setgid) == wanted
+def test_what_is_created_is_given_away_only_by_root(login, shared, caller, setgid, made, wanted):
+    assert make(login, shared=shared).creator(*caller, setgid, made) == wanted
+
+
+def test_who_makes_somebody_elses_files_is_not_root():
+    identity = make(Login(0, 0))
+    identity.creator(0, 0, False, 0)
+    assert identity.may(os.W_OK, 1, 1, REG) is True
+    identity.creator(0, 0, False, 1000)
+    assert identity.may(os.W_OK, 1, 1, REG) is None
+    identity.set_login(Login(0, 0))
+    assert identity.may(os.W_OK, 1, 1, REG) is True
 
 
 @pytest.mark.parametrize(
