@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -129,3 +132,41 @@ def test_names_are_bytes_and_survive(root: Actor, place: Path) -> None:
     assert sorted(map(os.fsencode, root("listdir", place))) == sorted(names)
     for name in names:
         assert root("unlink", place / os.fsdecode(name)) == "ok"
+
+
+def test_a_path_of_more_than_4095_bytes_step_by_step(
+    root: Actor, place: Path, on_mount: bool
+) -> None:
+    """A local filesystem goes as deep as one steps; SFTP has absolute paths only."""
+    here = os.open(place, os.O_RDONLY)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, here)
+            refusal: int | None = None
+            for _ in range(21):
+                try:
+                    os.mkdir("d" * 200, dir_fd=here)
+                except OSError as error:
+                    refusal = error.errno
+                    break
+                here = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+                stack.callback(os.close, here)
+    finally:
+        subprocess.run(["rm", "-rf", place / ("d" * 200)], check=True)
+    assert refusal == (errno.ENAMETOOLONG if on_mount else None)
+
+
+def test_extended_attributes_are_none(place: Path, on_mount: bool) -> None:
+    path = place / "f"
+    path.touch()
+    if not on_mount:
+        return
+    for call in (
+        lambda: os.setxattr(path, "user.x", b"1"),
+        lambda: os.getxattr(path, "user.x"),
+        lambda: os.listxattr(path),
+        lambda: os.removexattr(path, "user.x"),
+    ):
+        with pytest.raises(OSError, match="not supported") as caught:
+            call()
+        assert caught.value.errno == errno.EOPNOTSUPP

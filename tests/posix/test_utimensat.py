@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.posix.conftest import Actor
 
 SECOND: Final = 1_000_000_000
@@ -20,6 +22,39 @@ def test_times_are_set_to_the_second(root: Actor, place: Path) -> None:
         assert root("utime", place / name, 1_500_000_000 * SECOND, 1_400_000_000 * SECOND) == "ok"
         found = root("facts", place / name)
         assert (found["atime"], found["mtime"]) == (1_500_000_000, 1_400_000_000)
+
+
+def test_fractions_are_cut_off(root: Actor, place: Path, on_mount: bool) -> None:
+    (place / "f").touch()
+    assert root("utime", place / "f", 1_500_000_000_100_000_007, 1_400_000_000_200_000_008) == "ok"
+    found = (place / "f").stat()
+    expected = (1_500_000_000_100_000_007, 1_400_000_000_200_000_008)
+    if on_mount:
+        expected = (1_500_000_000 * SECOND, 1_400_000_000 * SECOND)
+    assert (found.st_atime_ns, found.st_mtime_ns) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, 0), (-(10**9), 0), (2**32 - 1, 2**32 - 1), (2**32, 2**32 - 1), (10**10, 2**32 - 1)],
+)
+def test_times_that_sftp_cannot_say_are_clamped(
+    root: Actor, place: Path, on_mount: bool, seconds: int, shown: int
+) -> None:
+    (place / "f").touch()
+    (place / "link").symlink_to("nowhere")
+    for call, name in (("utime", "f"), ("lutime", "link")):
+        assert root(call, place / name, seconds * SECOND, seconds * SECOND) == "ok"
+        if on_mount:  # local filesystems differ in what they can say
+            assert root("facts", place / name)["mtime"] == shown
+
+
+def test_the_time_of_change_is_the_mtime(root: Actor, place: Path, on_mount: bool) -> None:
+    (place / "f").touch()
+    root("utime", place / "f", SECOND, SECOND)
+    assert root("chmod", place / "f", 0o600) == "ok"
+    changed = (place / "f").stat().st_ctime
+    assert changed == 1 if on_mount else abs(changed - time.time()) < 5
 
 
 def test_omit_keeps_one_and_sets_the_other(root: Actor, place: Path) -> None:
