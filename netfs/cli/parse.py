@@ -320,8 +320,11 @@ def _read_id_files(values: dict[str, object]) -> None:
         if isinstance(path, str):
             try:
                 values[f"identity.{name}_map"] = read(path)
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 raise UsageError(f"option '{name}file': {error}") from None
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise UsageError(f"option '{name}file': {path}: {why}") from None
 
 
 def _read_timing(values: dict[str, object]) -> None:

@@ -283,9 +283,7 @@ class Daemon:
             and attrs.mode is not None
             and not stat.S_ISDIR(attrs.mode)
         ):
-            raise DirectoryError(
-                DirectoryProblem.NOT_A_DIRECTORY, f"{shown} is not a directory on the server"
-            )
+            raise _not_a_directory(shown)
         return Root(absolute, attrs, login)
 
     # --- serving and the end --------------------------------------------------------------
@@ -463,19 +461,27 @@ def _undelivered(parts: Parts) -> list[str]:
     return [os.fsdecode(data.path()) for data in parts.context.files.dirty_files()]
 
 
+def _not_a_directory(shown: str) -> DirectoryError:
+    return DirectoryError(
+        DirectoryProblem.NOT_A_DIRECTORY,
+        f"{shown} is not a directory on the server: name the one it is in",
+    )
+
+
 def _directory_error(shown: str, error: OSError) -> DirectoryError:
     match error.errno:
         case errno.ENOENT:
             return DirectoryError(
-                DirectoryProblem.MISSING, f"there is no directory {shown} on the server"
+                DirectoryProblem.MISSING,
+                f"there is no directory {shown} on the server; make it there, or check the path",
             )
         case errno.ENOTDIR:
-            return DirectoryError(
-                DirectoryProblem.NOT_A_DIRECTORY, f"{shown} is not a directory on the server"
-            )
+            return _not_a_directory(shown)
         case errno.EACCES | errno.EPERM:
             return DirectoryError(
-                DirectoryProblem.DENIED, f"the server does not let this user into {shown}"
+                DirectoryProblem.DENIED,
+                f"the server does not let this user into {shown}; see its mode there, or log in "
+                "as another user",
             )
         case _:
             return DirectoryError(DirectoryProblem.DENIED, f"{shown}: {error.strerror or error}")

@@ -207,7 +207,8 @@ def check_mountpoint(mountpoint: str, ours: frozenset[str] = _OURS) -> None:
         )
     if not stat.S_ISDIR(mode):
         raise MountError(
-            MountErrorKind.NOT_A_DIRECTORY, f"the mountpoint {mountpoint} is not a directory"
+            MountErrorKind.NOT_A_DIRECTORY,
+            f"the mountpoint {mountpoint} is not a directory: name or make one",
         )
 
 
@@ -224,7 +225,9 @@ def _replace(mountpoint: str, entry: MountEntry) -> None:
             f"end it first with 'netfs abort {mountpoint}' or 'umount -l {mountpoint}'",
         )
     raise MountError(
-        MountErrorKind.IN_USE, f"{entry.source} ({entry.fstype}) is mounted at {mountpoint} already"
+        MountErrorKind.IN_USE,
+        f"{entry.source} ({entry.fstype}) is mounted at {mountpoint} already: "
+        f"end it with 'netfs umount {mountpoint}', or choose another mountpoint",
     )
 
 

@@ -54,7 +54,9 @@ def ssh_argv(config: Config) -> list[str]:
 _COMPLAINTS: Final = (
     (b"Permission denied (", ConnectErrorKind.AUTH_FAILED),
     (b"Too many authentication failures", ConnectErrorKind.AUTH_FAILED),
-    (b"Host key verification failed", ConnectErrorKind.HOST_KEY_CHANGED),
+    (b"HOST IDENTIFICATION HAS CHANGED", ConnectErrorKind.HOST_KEY_CHANGED),
+    (b"REVOKED HOST KEY", ConnectErrorKind.HOST_KEY_REVOKED),
+    (b"Host key verification failed", ConnectErrorKind.HOST_KEY_UNKNOWN),  # said in each case
     (b"Could not resolve hostname", ConnectErrorKind.HOST_UNKNOWN),
     (b"Connection refused", ConnectErrorKind.REFUSED),
     (b"Connection timed out", ConnectErrorKind.TIMED_OUT),

@@ -135,7 +135,10 @@ class SshLink:
     def _no_sftp(self, reason: str) -> str:
         where = self._settings.host
         if self._sftp_server is not None:
-            return f"{where} does not start {self._sftp_server} ({readable(reason.encode())})"
+            return (
+                f"{where} does not start the subsystem {self._sftp_server} "
+                f"({readable(reason.encode())}); -o sftp_server=PATH names a program"
+            )
         return (
             f"{where} offers no sftp subsystem ({readable(reason.encode())}); its "
             "sshd_config needs 'Subsystem sftp internal-sftp', or name its program with "

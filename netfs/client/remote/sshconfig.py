@@ -125,7 +125,12 @@ def split_destination(text: str) -> tuple[str | None, str, int | None]:
 def _files(ssh: SshConfig, who: Person) -> list[str]:
     if ssh.config_file is None:
         return [f"{who.home}/.ssh/config", SYSTEM_FILE]
-    return [] if ssh.config_file == "none" else [who.expand(ssh.config_file)]
+    if ssh.config_file == "none":
+        return []
+    file = who.expand(ssh.config_file)
+    if not os.path.exists(file):
+        raise bad(f"{file}: no such file; -F none reads none")
+    return [file]
 
 
 @dataclass(slots=True)

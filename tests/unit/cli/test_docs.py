@@ -32,6 +32,13 @@ def test_each_option_and_exit_code_is_in_help_and_docs() -> None:
         assert f"| {int(code)} | {exits.MEANING[code]}" in page
 
 
+def test_the_readme_lists_the_exit_codes() -> None:
+    table = (PROJECT / "README.md").read_text()
+    for code in Exit:
+        if code is not Exit.REMOUNT:  # the worker tells it to the supervisor, users never see it
+            assert f"| {int(code)} | {exits.MEANING[code]} |" in table
+
+
 def test_the_man_pages_are_free_of_warnings() -> None:
     if shutil.which("groff") is None:
         pytest.skip("groff is not installed")

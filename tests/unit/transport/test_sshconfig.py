@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 
 from netfs.client.config import SshConfig
-from netfs.client.remote import sshsettings
+from netfs.client.remote import sshconfig, sshsettings
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.sshconfig import (
     settings_for,
@@ -136,8 +137,16 @@ def test_what_makes_no_sense_is_named(tmp_path: Path, text: str, complaint: str)
     assert complaint in str(caught.value)
 
 
-def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
-    assert settings_for(SshConfig(config_file=str(tmp_path / "none")), "box").port == 22
+def test_a_missing_file_says_nothing_unless_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sshconfig, "SYSTEM_FILE", str(tmp_path / "missing"))
+    nobody = dataclasses.replace(person(None), home=str(tmp_path))
+    monkeypatch.setattr(sshconfig, "person", lambda run_as: nobody)
+    assert settings_for(SshConfig(), "box").port == 22
+    with pytest.raises(ConnectError, match="no such file") as caught:
+        settings_for(SshConfig(config_file=str(tmp_path / "missing")), "box")
+    assert caught.value.kind is ConnectErrorKind.BAD_CONFIG
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:

@@ -159,10 +159,15 @@ async def test_a_login_that_the_systems_ssh_is_refused_is_told_from_other_failur
     sshd: Sshd, tmp_path: Path
 ) -> None:
     words = {"pubkeyauthentication": ("no",)}
-    other = {"UserKnownHostsFile": (str(tmp_path / "none"),)}
+    unknown = {"UserKnownHostsFile": (str(tmp_path / "none"),)}
+    (tmp_path / "known").write_text(
+        f"[127.0.0.1]:{sshd.port} {sshd.user_key.with_suffix('.pub').read_text()}"
+    )
+    changed = {"UserKnownHostsFile": (str(tmp_path / "known"),)}
     for keywords, kind in (
         (words, ConnectErrorKind.AUTH_FAILED),
-        (other, ConnectErrorKind.HOST_KEY_CHANGED),
+        (unknown, ConnectErrorKind.HOST_KEY_UNKNOWN),
+        (changed, ConnectErrorKind.HOST_KEY_CHANGED),
         ({"Port": ("1",)}, ConnectErrorKind.REFUSED),
         ({"HostName": ("no-such-host.invalid",)}, ConnectErrorKind.HOST_UNKNOWN),
         ({"Ciphers": ("aes256-ctr",), "Port": (str(sshd.port),)}, None),
