@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import socket
@@ -74,12 +75,26 @@ def test_umount_delivers_and_ends_the_processes(cli: Cli, remote: Path) -> None:
     assert cli.tool("umount", str(point)).returncode == 50
 
 
-@pytest.mark.parametrize("program", ["umount", "fusermount3 -u"])
-def test_the_system_s_umount_ends_the_processes_too(cli: Cli, remote: Path, program: str) -> None:
-    point = cli.mount(remote)
+@pytest.mark.parametrize("program", ["umount", "fusermount3 -u", "netfs umount"])
+def test_unmounting_ends_the_processes_when_the_server_has_everything(
+    cli: Cli, remote: Path, relay: Relay, program: str
+) -> None:
+    relay.delay(30)
+    point = cli.mount(remote, port=relay.port)
     supervisor = cli.supervisor(point)
-    subprocess.run([*program.split(), str(point)], check=True, timeout=10)
+    data = os.urandom(2 << 20)
+    with (point / "f").open("w+b") as file:
+        file.truncate(len(data))
+        stored = mmap.mmap(file.fileno(), len(data))
+    stored[:] = data  # the kernel alone has it: no close is left to wait for the server
+    stored.close()
+    if program == "netfs umount":
+        assert cli.tool("umount", str(point)).returncode == 0
+    else:
+        subprocess.run([*program.split(), str(point)], check=True, timeout=10)
+    assert not mounts.is_mounted(point)
     wait_until(lambda: gone(supervisor), 30, "the supervisor's end")
+    assert (remote / "f").read_bytes() == data
 
 
 def test_sigterm_delivers_what_was_written_even_while_the_file_is_open(
@@ -119,15 +134,21 @@ def test_a_dead_mount_at_the_same_place_is_replaced(cli: Cli, remote: Path) -> N
     assert (cli.mount(remote) / "f").read_text() == "hello"
 
 
-def test_in_the_foreground_sigint_unmounts_and_ends_with_zero(
-    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path
+def test_in_the_foreground_sigint_delivers_unmounts_and_ends_with_zero(
+    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path, relay: Relay
 ) -> None:
-    command = mounts.command_for("netfs", sshd, remote, tmp_path / "mnt")
+    relay.delay(30)
+    command = mounts.command_for("netfs", sshd, remote, tmp_path / "mnt", port=relay.port)
     mount = mounts.start(command, tmp_path / "mnt")
     try:
+        fd = os.open(mount.path / "f", os.O_WRONLY | os.O_CREAT)
+        os.write(fd, b"z" * 3_000_000)
         os.killpg(mount.pid, signal.SIGINT)  # as the terminal does
         assert mount.process.wait(30) == 0
         assert not mounts.is_mounted(mount.path)
+        assert (remote / "f").stat().st_size == 3_000_000
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.close(fd)
     finally:
         mount.clean_up()
 

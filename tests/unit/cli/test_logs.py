@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +46,20 @@ def test_debug_shows_everything_on_standard_error(capsys: pytest.CaptureFixture[
     err = capsys.readouterr().err
     assert "a request" in err
     assert "chatter" not in err
+
+
+def test_in_the_background_to_the_system_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(str(tmp_path / "log"))
+        system.settimeout(5)
+        monkeypatch.setattr(logs, "_SYSLOG", str(tmp_path / "log"))
+        logs.configure(DaemonConfig(), foreground=False)
+        logging.getLogger("netfs.x").warning("the link is lost")
+        said = system.recv(1000).decode()
+    # daemon.warning, and a tag that journalctl -t finds
+    assert said.rstrip("\0") == f"<28>netfs[{os.getpid()}]: the link is lost"
 
 
 def test_without_a_system_log_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
