@@ -403,3 +403,12 @@ def test_debug_shows_each_request_of_the_kernel_and_to_the_server(
         assert "a secret" not in text
     finally:
         mount.clean_up()
+
+
+def test_ssh_words_that_can_t_be_followed_are_named_in_one_warning(
+    remote: Path, mount_at: Mounter
+) -> None:
+    words = "Cipher=3des,GSSAPIAuthentication=yes,controlmaster=auto,CompressionLevel=3,IPQoS=none"
+    lines = [line for line in mount_at(remote, words).text().splitlines() if "WARNING" in line]
+    assert len(lines) == 1, lines
+    assert "ignored: cipher, controlmaster, gssapiauthentication (" in lines[0]
