@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import grp
 import os
 import pwd
@@ -147,6 +148,26 @@ OBSOLETE_WORKAROUNDS: Final = frozenset({"truncate", "fstat", "buflimit"})
 """sshfs's for servers and kernels of 2007; nothing is left to be done about them."""
 
 
+def _modules(text: str) -> frozenset[str]:
+    words = frozenset(text.split(":"))
+    if not words <= {"subdir", "iconv"}:
+        raise ValueError(text)
+    return words
+
+
+def _charset(text: str) -> str:
+    """A character set in which ASCII is ASCII: the parts of a path must stay its parts."""
+    ascii_bytes = bytes(range(0x20, 0x7F))
+    ascii_text = ascii_bytes.decode("ascii")
+    try:
+        name = codecs.lookup(text).name
+        if ascii_bytes.decode(name) == ascii_text and ascii_text.encode(name) == ascii_bytes:
+            return name
+    except (LookupError, UnicodeError) as error:
+        raise ValueError(text) from error
+    raise ValueError(text)
+
+
 def _workarounds(text: str) -> Mapping[str, object]:
     """The fields that sshfs's ``workaround=LIST`` sets."""
     fields: dict[str, object] = {}
@@ -181,6 +202,10 @@ USER_ID: Final = Kind("UID", "a user's name or number", _user_id)
 GROUP_ID: Final = Kind("GID", "a group's name or number", _group_id)
 ADDRESS: Final = Kind("ADDR:PORT", "an address and a port, such as 127.0.0.1:9100", _address)
 VSOCK: Final = Kind("CID:PORT", "a context id and a port, such as 2:22", _vsock)
+MODULES: Final = Kind(
+    "subdir|iconv", "subdir, iconv, or both joined by ':'", _modules, ("subdir", "iconv")
+)
+CHARSET: Final = Kind("CHARSET", "a character set that contains ASCII, such as utf-8", _charset)
 WORKAROUNDS: Final = Kind(
     "LIST", "rename, renamexdev, none and sshfs's other words, joined by ':'", _workarounds
 )

@@ -282,9 +282,25 @@ _OWN: Final = (
     value(
         _S,
         "modules",
-        kinds.choice("subdir"),
+        kinds.MODULES,
         "modules",
-        "libfuse's module subdir; iconv does not exist here: names are bytes",
+        "libfuse's modules: subdir, and iconv, which converts names (otherwise they are bytes)",
+    ),
+    value(
+        _S,
+        "from_code",
+        kinds.CHARSET,
+        "from_code",
+        "the character set of names on the server (with modules=iconv)",
+        "utf-8",
+    ),
+    value(
+        _S,
+        "to_code",
+        kinds.CHARSET,
+        "to_code",
+        "the character set in which names are shown (with modules=iconv)",
+        "utf-8",
     ),
     value(
         _O,

@@ -269,12 +269,9 @@ def build(given: Given) -> Config:
     port = _keyword_port(values)
     if port is not None:
         source = replace(source, port=port)
-    subdir = values.pop("subdir", None)
-    modules = values.pop("modules", None)
-    if (subdir is None) != (modules is None):
-        raise UsageError("options 'modules=subdir' and 'subdir=DIR' belong together")
+    subdir = _read_modules(values)
     if subdir is not None:
-        source = replace(source, path=os.path.join(source.path, os.fsencode(str(subdir))))
+        source = replace(source, path=os.path.join(source.path, os.fsencode(subdir)))
     _check(values)
     _read_id_files(values)
     _read_timing(values)
@@ -282,6 +279,20 @@ def build(given: Given) -> Config:
     if mountpoint.startswith("/dev/fd/"):
         values["link.remount"] = False  # a file descriptor can be mounted once
     return _assemble(source, mountpoint, values)
+
+
+def _read_modules(values: dict[str, object]) -> str | None:
+    """What libfuse's modules are told; the subdirectory, if there is one."""
+    modules = values.pop("modules", frozenset())
+    assert isinstance(modules, frozenset)
+    subdir, there, here = (values.pop(name, None) for name in ("subdir", "from_code", "to_code"))
+    if (subdir is not None) != ("subdir" in modules):
+        raise UsageError("options 'modules=subdir' and 'subdir=DIR' belong together")
+    if (there is not None or here is not None) != ("iconv" in modules):
+        raise UsageError("options 'modules=iconv' and 'from_code' or 'to_code' belong together")
+    if "iconv" in modules:
+        values["semantics.charset"] = (there or "utf-8", here or "utf-8")
+    return None if subdir is None else str(subdir)
 
 
 def _keyword_port(values: dict[str, object]) -> int | None:

@@ -99,6 +99,7 @@ class SemanticsConfig:
     rename_workaround: bool = False  # workaround=rename: never use posix-rename
     rename_xdev: bool = False  # workaround=renamexdev
     create_mode: bool = True  # False: workaround=createmode, files are created with mode 0
+    charset: tuple[str, str] | None = None  # modules=iconv: the server's, and what is shown
     check_root: bool = True
     delay_connect: bool = False
 

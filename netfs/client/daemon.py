@@ -18,7 +18,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import uvloop
@@ -34,6 +34,8 @@ from netfs.client.heartbeat import Uplink, beat
 from netfs.client.identity import ask_login
 from netfs.client.mount import Mounted, MountError, MountErrorKind
 from netfs.client.parts import Parts, Root, assemble
+from netfs.client.remote.channel import Link
+from netfs.client.remote.charset import Charset, CharsetSession
 from netfs.client.remote.errors import ConnectError
 from netfs.client.remote.netwatch import NetWatch
 from netfs.client.remote.prompt import (
@@ -178,6 +180,8 @@ class Daemon:
                 await self._start_metrics(stack)
                 session = await self._connect(stack)
                 root = await self._look_at_root(session)
+                if isinstance(session, CharsetSession):
+                    session.base = root.path
                 mounted = await asyncio.to_thread(
                     mounting.mount, self._config.mount, self._config.source.text
                 )
@@ -247,7 +251,7 @@ class Daemon:
                 ", ".join(words),
             )
         background = prompter.background()
-        session = Session(config, lambda: connect(config, background))
+        session = _session(config, lambda: connect(config, background))
         stack.push_async_callback(self._close, session)
         self._report.session = session
         if not config.semantics.delay_connect:
@@ -430,6 +434,12 @@ class Daemon:
         except MountError as error:
             log.error("%s", error.message)
             return False
+
+
+def _session(config: Config, dial: Callable[[], Awaitable[Link]]) -> Session:
+    if config.semantics.charset is None:
+        return Session(config, dial)
+    return CharsetSession(config, dial, charset=Charset(*config.semantics.charset))
 
 
 def _failed(error: BaseException) -> None:

@@ -272,6 +272,34 @@ def test_a_subdirectory_is_the_mount_s_root(remote: Path, mount_at: Mounter) -> 
     assert os.listdir(place) == ["file"]
 
 
+def test_modules_iconv_converts_names_both_ways(remote: Path, mount_at: Mounter) -> None:
+    there = Path(os.fsdecode(os.fsencode(remote) + b"/\xc4\xce\xd2"))  # KOI-8 in cp1251
+    there.mkdir()
+    (there / os.fsdecode("файл".encode("cp1251"))).write_text("content")
+    (remote / "link").symlink_to(os.fsdecode("цель".encode("cp1251")))
+    (remote / os.fsdecode(b"\x98")).touch()  # nothing in cp1251: can't be shown
+    place = mount_at(remote, "modules=iconv,from_code=cp1251,to_code=utf-8").path
+    directory = b"\xc4\xce\xd2".decode("cp1251")
+    assert sorted(os.listdir(place)) == sorted(["link", directory])
+    assert (place / directory / "файл").read_text() == "content"
+    assert os.readlink(place / "link") == "цель"
+    (place / directory / "файл").rename(place / "новый")
+    (place / "новый").chmod(0o600)
+    (place / "hard").hardlink_to(place / "новый")
+    (place / "новая").mkdir()
+    (place / "новая" / "ссылка").symlink_to("../новый")
+    with (place / "новый").open("a") as file:
+        file.write(" and more")
+    assert (place / "новая" / "ссылка").read_text() == "content and more"
+    names = {os.fsencode(name).decode("cp1251", "replace") for name in os.listdir(remote)}
+    assert names == {"link", directory, "новый", "hard", "новая", "\N{REPLACEMENT CHARACTER}"}
+    made = remote / os.fsdecode("новая".encode("cp1251")) / os.fsdecode("ссылка".encode("cp1251"))
+    assert os.fsencode(os.readlink(made)) == "../новый".encode("cp1251")
+    with pytest.raises(OSError) as caught:
+        (place / "漢").touch()
+    assert caught.value.errno == errno.EILSEQ
+
+
 def test_no_check_root_mounts_what_is_not_there_yet(
     remote: Path, need_fuse: None, sshd: Sshd, tmp_path: Path
 ) -> None:

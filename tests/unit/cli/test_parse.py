@@ -147,7 +147,14 @@ def test_time_outs_of_ssh_are_netfs_s_own_too() -> None:
         ("cache_size=much", "a number of bytes"),
         ("uid=nobody-like-this", "a user's name or number"),
         ("metrics=9100", "an address and a port"),
-        ("modules=iconv", "subdir"),
+        ("modules=iconv", "from_code"),
+        ("from_code=latin1", "modules=iconv"),
+        ("modules=iconv:zip", "subdir, iconv"),
+        ("modules=iconv,from_code=utf-16", "contains ASCII"),
+        ("modules=iconv,from_code=utf-7", "contains ASCII"),
+        ("modules=iconv,from_code=utf-8-sig", "contains ASCII"),
+        ("modules=iconv,from_code=klingon", "contains ASCII"),
+        ("modules=iconv,from_code=hex", "contains ASCII"),
         ("ConnectTimeout=x", "a number"),
         ("workaround=magic", "rename"),
         ("dirty_limit=nan", "a number of bytes"),
@@ -193,6 +200,7 @@ SAMPLES = {
     "ADDR:PORT": "127.0.0.1:1",
     "CID:PORT": "2:22",
     "LIST": "rename:renamexdev",
+    "CHARSET": "koi8-r",
 }
 
 
@@ -214,6 +222,8 @@ def test_each_option_is_accepted_by_each_of_its_names_and_sets_its_fields(option
         given = parse.parse_arguments(["host:", "/mnt/x", "-o", item])
         if option.name in ("subdir", "modules"):
             given = parse.parse_arguments(["host:", "/m", "-o", "modules=subdir,subdir=x"])
+        elif option.name in ("from_code", "to_code"):
+            given = parse.parse_arguments(["host:", "/m", "-o", f"modules=iconv,{item}"])
         elif option.name == "idmap":
             given.fields["identity.idmap"] = "user"
         elif option.name in ("uidfile", "gidfile"):
@@ -288,6 +298,13 @@ def test_a_mountpoint_is_made_absolute_and_free_of_symlinks(tmp_path: Path) -> N
 
 def test_a_subdirectory_is_joined_to_the_source() -> None:
     assert config("-o", "modules=subdir,subdir=a/b").source.path == b"/dir/a/b"
+
+
+def test_names_are_converted_by_libfuse_s_module() -> None:
+    assert config("-o", "modules=iconv,from_code=CP1251").semantics.charset == ("cp1251", "utf-8")
+    both = config("-o", "modules=subdir:iconv,subdir=a,to_code=koi8-r")
+    assert both.source.path == b"/dir/a"
+    assert both.semantics.charset == ("utf-8", "koi8-r")
 
 
 def test_id_files_map_remote_ids_to_local_ones(tmp_path: Path) -> None:
