@@ -48,6 +48,10 @@ def test_from_pip_install_to_a_mounted_directory(
         if line.startswith("ls"):
             assert done.stdout == "hello\n"
     wait_until(lambda: space.netfs_mounts() == [], 15, "unmounted")
+    # the other command that pip makes
+    helper = f"/root/.local/netfs/bin/mount.netfs {server.source(export)} /mnt/data -o ro"
+    assert space.run(f"{helper} && cat /mnt/data/hello && umount /mnt/data").stdout == "hello\n"
+    wait_until(lambda: space.netfs_mounts() == [], 15, "unmounted")
 
 
 def test_every_page_the_readme_names_is_there() -> None:
