@@ -210,6 +210,62 @@ def test_control_c_at_the_password_leaves_nothing(locked: tuple[Cli, Path, list[
     assert not list((point.parent / "run").iterdir())
 
 
+@pytest.mark.parametrize(("answer", "code"), [(b"no\n", 14), (b"yes\n", 0)])
+def test_an_unknown_host_key_is_asked_about_on_the_terminal(
+    cli: Cli, remote: Path, tmp_path: Path, answer: bytes, code: int
+) -> None:
+    (remote / "f").write_text("hello")
+    point = tmp_path / "mnt"
+    point.mkdir()
+    cli.made.append(point)
+    known = tmp_path / "known"
+    ask = f"StrictHostKeyChecking=ask,BatchMode=no,UserKnownHostsFile={known}"
+    with on_terminal(mounts.netfs_command(*cli.words(remote, point, [ask]))) as process:
+        assert b"SHA256:" in read_until(process, b"(yes/no")
+        assert not mounts.is_mounted(point)
+        assert process.stdin is not None
+        process.stdin.write(answer)
+        process.stdin.flush()
+        assert process.wait(30) == code
+    assert mounts.is_mounted(point) == known.exists() == (code == 0)
+
+
+def test_a_passphrase_is_asked_by_ssh_askpass(cli: Cli, remote: Path, tmp_path: Path) -> None:
+    (remote / "f").write_text("hello")
+    point = tmp_path / "mnt"
+    point.mkdir()
+    cli.made.append(point)
+    key = tmp_path / "key"
+    key.write_bytes(cli.server.user_key.read_bytes())
+    key.chmod(0o600)
+    change = [require("ssh-keygen"), "-q", "-p", "-P", "", "-N", "a phrase", "-f", str(key)]
+    subprocess.run(change, check=True, capture_output=True, timeout=20)
+    askpass = tmp_path / "askpass"
+    askpass.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path / "asked"}\necho a phrase\n')
+    askpass.chmod(0o755)
+    words = cli.words(remote, point, [f"BatchMode=no,IdentityFile={key}"])
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        "".join(
+            line
+            for line in cli.server.client_config.read_text().splitlines(keepends=True)
+            if "IdentityFile" not in line
+        )
+    )
+    words[words.index(str(cli.server.client_config))] = str(config)
+    done = subprocess.run(
+        mounts.netfs_command(*words),
+        env=mounts.environment({"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (point / "f").read_text() == "hello"
+    assert str(key) in (tmp_path / "asked").read_text()
+
+
 USER = """
 import os, signal, subprocess, sys, time
 sys.path.insert(0, {project!r})
