@@ -141,3 +141,27 @@ def test_stat_and_listing_see_what_the_server_changed_after_the_cache_timeout(
     (remote / "other").touch()
     wait_until(lambda: (mount.path / "f").stat().st_size == 11, 10, "stat sees it")
     wait_until(lambda: sorted(os.listdir(mount.path)) == ["f", "other"], 10, "a listing sees it")
+
+
+def test_what_both_sides_append_is_kept(mount_at: Mounter, remote: Path) -> None:
+    """As long as they take turns: SFTP cannot look for the end and write there in one step."""
+    place = mount_at(remote).path
+    (remote / "log").write_bytes(b"")
+    expected = b""
+    with (place / "log").open("ab", buffering=0) as mine:
+        for turn in range(6):
+            for count in range(3):
+                line = b"mine %d %d\n" % (turn, count)
+                mine.write(line)
+                expected += line
+            os.fsync(mine.fileno())
+            assert (remote / "log").read_bytes() == expected
+            assert os.fstat(mine.fileno()).st_size == len(expected)
+            with (remote / "log").open("ab") as theirs:
+                line = b"theirs %d\n" % turn * (turn * 500 + 1)
+                theirs.write(line)
+                expected += line
+        mine.write(bytes(3_000_000))  # several requests
+        expected += bytes(3_000_000)
+        os.fsync(mine.fileno())
+        assert (place / "log").read_bytes() == (remote / "log").read_bytes() == expected

@@ -383,6 +383,22 @@ class FileData:
             self.size = end
         own.write(offset, data)
 
+    async def see_end(self) -> None:
+        """Ask how long the file is, for who appends to it when nothing of ours is under way."""
+        pool = self._pool
+        handle = self.handles.any
+        if handle is None or not pool.coherence.is_up or (self.creators and not self.changes):
+            return  # (Nobody else knows yet what was just created.)
+        seq = self.changes
+        at = pool.clock()
+        try:
+            attrs = await pool.remote.fstat(handle)
+        except OSError as exc:
+            log.debug("fstat before appending: %s", exc)  # the write will tell
+            return
+        if seq == self.changes:
+            pool.coherence.store(self.node, attrs, at, pool.nodes.stamp)
+
     def set_attrs(self, attrs: Attrs, done: asyncio.Future[None] | None) -> None:
         """Queue a SETSTAT behind the writes; *done* gets its outcome, else it is the file's."""
         own = self._changing()

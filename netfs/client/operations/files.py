@@ -155,10 +155,29 @@ def write(ctx: Context, request: requests.Write) -> Reply | Coroutine[Any, Any, 
     if not request.from_cache and file.error_seen != file.data.error_seq:
         # A page written back belongs to whoever stored into the mapping, not to this fh.
         file.check()
+    if request.flags & os.O_APPEND and not request.from_cache:
+        if not file.data.is_busy:
+            return _append(ctx, file, request)
+        _move_to_end(ctx, file, request)
     if not ctx.files.pool.dirty.has_room or ctx.files.is_synchronous:
         return _write(ctx, file, request)
     file.data.write(request.offset, request.data)
     return Reply((replies.write(len(request.data)),))
+
+
+async def _append(ctx: Context, file: OpenFile, request: requests.Write) -> Reply:
+    """The end may have moved on the server since it was last seen."""
+    await file.data.see_end()
+    _move_to_end(ctx, file, request)
+    return await _write(ctx, file, request)
+
+
+def _move_to_end(ctx: Context, file: OpenFile, request: requests.Write) -> None:
+    """Write to the end that is known here: the kernel's may be from before others appended."""
+    data = file.data
+    if request.offset != data.size:
+        request.offset = data.size
+        ctx.notifier.invalidate_inode(data.node.nodeid)  # where the kernel has put the bytes
 
 
 async def _write(ctx: Context, file: OpenFile, request: requests.Write) -> Reply:
