@@ -13,8 +13,19 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from netfs.buffers import Landing
 from netfs.sftp.codes import VERSION, PacketType
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
+from netfs.sftp.foretold import Foretold
 from netfs.sftp.framing import FrameSplitter
-from netfs.sftp.requests import REQUESTS, Read, Readdir, Request, decode_request, encode_request
+from netfs.sftp.requests import (
+    REQUESTS,
+    Close,
+    Open,
+    Opendir,
+    Read,
+    Readdir,
+    Request,
+    decode_request,
+    encode_request,
+)
 from netfs.sftp.responses import (
     Data,
     Handle,
@@ -58,6 +69,8 @@ _RESPONSES: Final = {cls: row.response for cls, row in REQUESTS.items()}
 _CHECKED: Final = frozenset((Data, Name))
 """Of the right type they may still be too much or too little."""
 
+_OF_HANDLES: Final = frozenset((Open, Opendir, Close))
+
 _new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
@@ -90,7 +103,15 @@ class ClientConnection(Generic[W]):
     is abandoned: its response is only reported as come, with the handle that it may carry.
     """
 
-    __slots__ = ("_frames", "_next_id", "_pending", "extended_attrs", "version")
+    __slots__ = (
+        "_foretold",
+        "_frames",
+        "_next_id",
+        "_pending",
+        "extended_attrs",
+        "foretold",
+        "version",
+    )
 
     def __init__(self, max_packet: int = CLIENT_MAX_PACKET) -> None:
         self._frames = FrameSplitter(max_packet, _BLOCKS)
@@ -98,6 +119,9 @@ class ClientConnection(Generic[W]):
         self._pending: dict[int, tuple[Request, W]] = {}  # by id
         self.version: Version | None = None  # None before the server's VERSION
         self.extended_attrs = False  # the server said yes to attrs@netfs
+        self._foretold = Foretold()
+        self.foretold: bytes | None = None
+        """The handle that the OPEN or OPENDIR sent last will get, if that is known."""
 
     def __repr__(self) -> str:
         state = "new" if self.version is None else "open"
@@ -124,6 +148,12 @@ class ClientConnection(Generic[W]):
         buffers = encode_request(request_id, request, extended_attrs=self.extended_attrs)
         self._next_id = (request_id + 1) & 0xFFFF_FFFF
         self._pending[request_id] = (request, waiter)
+        kind = type(request)
+        if kind in _OF_HANDLES:
+            if type(request) is Close:
+                self._foretold.closing(request_id, request.handle)
+            else:
+                self.foretold = self._foretold.opening(request_id)
         return request_id, buffers
 
     def waiting(self) -> Iterator[tuple[Request, W]]:
@@ -187,10 +217,13 @@ class ClientConnection(Generic[W]):
                 raise RemoteProtocolError(f"a response to request {request_id}, never sent")
             request, waiter = entry
             response = decode_usual(packet_type, packet) or _decode(packet_type, packet)
-            kind = type(response)
-            if kind is not _RESPONSES[type(request)] or kind in _CHECKED:
+            kind, asked = type(response), type(request)
+            if kind is not _RESPONSES[asked] or kind in _CHECKED:
                 _check_match(request, response)
             del pending[request_id]
+            if asked in _OF_HANDLES:
+                handle = response.handle if type(response) is Handle else None
+                self._foretold.answered(request_id, handle)
             if not waiter.done():
                 events.append(_new(Answer, (waiter, request, response)))
             else:

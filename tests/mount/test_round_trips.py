@@ -66,6 +66,25 @@ def test_what_a_mount_must_know_is_asked_at_once(
     assert seen[first : first + 3] == [("up", "REALPATH"), ("up", "STAT"), ("up", "STAT")]
 
 
+def test_names_are_asked_for_with_the_opening_once_the_server_has_shown_its_handles(
+    remote: Path, tmp_path: Path, sshd: Sshd, need_fuse: None
+) -> None:
+    for number in range(10):
+        (remote / f"d{number}" / f"in{number}").mkdir(parents=True)
+    with running_sftpd() as port, Relay(port) as relay:
+        options = (f"directport={relay.port}", "no_tree_readahead")
+        source = f"127.0.0.1:{remote}"
+        with mounted(sshd, remote, tmp_path / "m", options=options, source=source) as mount:
+            for number in range(9):
+                assert os.listdir(mount.path / f"d{number}") == [f"in{number}"]
+            relay.record()
+            assert os.listdir(mount.path / "d9") == ["in9"]
+            seen = [(way, NAMES.get(kind)) for way, kind, _ in relay.packets()]
+            assert len(os.listdir(mount.path)) == 10
+    first = seen.index(("up", "OPENDIR"))
+    assert seen[first : first + 3] == [("up", "OPENDIR"), ("up", "READDIR"), ("up", "READDIR")]
+
+
 def test_a_stat_of_an_unknown_name_is_one_request(wire: tuple[Mount, Count]) -> None:
     mount, count = wire
     os.stat(mount.path / "d")

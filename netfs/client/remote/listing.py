@@ -13,12 +13,13 @@ from netfs.client.remote.api import DirEntry
 from netfs.client.remote.requester import Pending, Requester, StatusError
 from netfs.sftp.codes import Status
 from netfs.sftp.requests import Opendir, Readdir
-from netfs.sftp.responses import Handle, Name, NameEntry, StatusResponse
+from netfs.sftp.responses import Name, NameEntry, StatusResponse
 
 _log = logging.getLogger(__name__)
 
 _FIRST: Final = 2
-"""READDIRs sent with the handle's arrival: most directories fit into one, the second says EOF."""
+"""READDIRs sent when the handle arrives, or with the OPENDIR if it is foretold: most directories
+fit into one, the second says EOF."""
 _MOST: Final = 32
 """READDIRs in flight; OpenSSH answers each with 100 names at most, so 3,200 names per round
 trip."""
@@ -45,10 +46,11 @@ async def scan(
         StatusError, Disconnected
         OSError: EOVERFLOW for a listing without an end.
     """
-    opened = await requester.call(Opendir(path))
-    assert isinstance(opened, Handle)
-    handle = opened.handle
-    flying: deque[Pending] = deque(requester.ask(Readdir(handle)) for _ in range(_FIRST))
+    handle, ahead = await requester.open(Opendir(path), [Readdir(b"")] * _FIRST)
+    is_open = True
+    flying: deque[Pending] = deque(ahead)
+    if not ahead:
+        flying.extend(requester.ask(Readdir(handle)) for _ in range(_FIRST))
     try:
         at_end = False
         names = empty = 0
@@ -61,10 +63,22 @@ async def scan(
                 requester.drop(future)
             if isinstance(response, StatusResponse):
                 if response.code != Status.EOF and not at_end:
-                    raise StatusError(Readdir(handle), response)
+                    if not ahead:
+                        raise StatusError(Readdir(handle), response)
+                    # Asked before there was the handle, of a server that is not as foretold: what
+                    # it read for the next question, perhaps, only another handle gives again.
+                    while flying:
+                        requester.drop(flying.popleft())
+                    requester.dismiss(handle)
+                    is_open = False
+                    handle, ahead = await requester.open(Opendir(path), ())
+                    is_open = True
+                    flying.extend(requester.ask(Readdir(handle)) for _ in range(_FIRST))
+                    continue
                 at_end = True  # what is in flight was answered before, or is EOF too
                 continue
             assert isinstance(response, Name)
+            ahead = []
             entries = response.entries
             names += len(entries)
             empty += not entries
@@ -86,7 +100,8 @@ async def scan(
     finally:
         for future in flying:
             requester.drop(future)
-        requester.dismiss(handle)
+        if is_open:
+            requester.dismiss(handle)
 
 
 def _legal(

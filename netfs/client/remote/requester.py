@@ -21,11 +21,12 @@ from netfs.client.turns import Awaited, Turn, Waker
 from netfs.sftp.codes import Status
 from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
-from netfs.sftp.requests import Close, Read, Request, Write
+from netfs.sftp.requests import Close, Open, Opendir, Read, Readdir, Request, Write
 from netfs.sftp.responses import Handle, Response, StatusResponse
 from netfs.wire import Buffer
 
 _T = TypeVar("_T")
+_P = TypeVar("_P", bound="Pending")
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +101,24 @@ class Pending(Awaited[Response]):
     is_sent: bool
     bulk: _Bulk | None  # None: it waits in no lane
     waker: Waker | None
+
+
+class _Opening(Pending):
+    """Of an OPEN or OPENDIR."""
+
+    __slots__ = ("foretold",)
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.foretold: bytes | None = None  # the handle it will get, from its leaving on
+
+
+class _Follower(Pending):
+    """Of what is asked of a handle before it is known: its request has an empty one so far."""
+
+    __slots__ = ("opening",)
+
+    opening: _Opening
 
 
 class _Bulk:
@@ -189,7 +208,10 @@ class Requester:
 
         The future's exceptions are Disconnected and LocalProtocolError.
         """
-        future = Pending(loop=self._loop)
+        return self._queue(Pending(loop=self._loop), request)
+
+    def _queue(self, future: _P, request: Request) -> _P:
+        """See ``ask``."""
         future.request = request
         future.sent_at = self._clock()
         future.is_sent = False
@@ -228,6 +250,39 @@ class Requester:
         if type(response) is StatusResponse and response.code != Status.OK:
             raise StatusError(request, response)
         return response
+
+    async def open(
+        self, request: Open | Opendir, behind: Sequence[Read | Readdir]
+    ) -> tuple[bytes, list[Pending]]:
+        """Ask for a handle, and in the same packet what is wanted of it, if it is foretold.
+
+        *behind* are small requests with an empty handle.  Returns the handle, and their futures
+        if they have left; else nobody has asked them.
+
+        Raises:
+            StatusError, Disconnected, LocalProtocolError
+        """
+        opening = _Opening(loop=self._loop)
+        _ = self._queue(opening, request)
+        followers: list[Pending] = []
+        for each in behind:
+            follower = _Follower(loop=self._loop)
+            follower.opening = opening
+            followers.append(self._queue(follower, each))
+        try:
+            response = await opening
+            if isinstance(response, StatusResponse):
+                raise StatusError(request, response)
+            assert isinstance(response, Handle)
+        except BaseException:
+            for future in (opening, *followers):
+                self.drop(future)
+            raise
+        if response.handle == opening.foretold:
+            return response.handle, followers
+        for future in followers:
+            self.drop(future)
+        return response.handle, []
 
     def drop(self, future: Pending) -> None:
         """Nobody wants *future* any more: abandon it, or reap what it got."""
@@ -430,12 +485,21 @@ class Requester:
         for future in leaving:
             if future.done():  # cancelled while it waited: it never leaves
                 continue
+            if type(future) is _Follower:
+                handle = future.opening.foretold
+                if handle is None:
+                    self._requests -= 1
+                    future.cancel()
+                    continue
+                future.request = _of_handle(future.request, handle)
             try:
                 request_id, packet = send(future.request, future)
             except LocalProtocolError as exc:
                 self._lose_window(future)
                 _fail(future, exc)
                 continue
+            if type(future) is _Opening:
+                future.foretold = self._connection.foretold
             future.sent_at = now
             future.is_sent = True
             buffers += packet
@@ -544,6 +608,12 @@ class Requester:
                     _fail(future, Disconnected(reason, sent=False))
             queue.clear()
         self._lanes.clear()
+
+
+def _of_handle(request: Request, handle: bytes) -> Request:
+    """*request*, which has none yet, about *handle*."""
+    assert isinstance(request, Read | Readdir)
+    return request._replace(handle=handle)
 
 
 def _fail(future: Pending, error: Exception) -> None:

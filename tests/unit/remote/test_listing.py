@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from netfs.client.remote.listing import scan
+from netfs.client.remote.requester import StatusError
+from netfs.sftp import requests as req
 from netfs.sftp import responses as rsp
 from netfs.sftp.attrs import Attrs
-from tests.unit.remote.test_requester import OK, Peer, closed, peer, turn
+from tests.unit.remote.test_requester import OK, Peer, closed, peer, proved, turn
 
 EOF = rsp.StatusResponse(1)
 
@@ -75,3 +79,72 @@ async def test_a_server_that_gives_few_at_a_time_is_asked_again() -> None:
     await closed(it)
     assert await listing == [b"%d" % n for n in range(20)]
     await answer(it, OK)
+
+
+async def begin_foretold() -> tuple[Peer, asyncio.Task[list[bytes]]]:
+    """A listing whose first questions have left with the OPENDIR, which is answered by now."""
+    it = await proved()
+
+    async def read() -> list[bytes]:
+        batches = scan(it.requester, b"/d", lambda name: None)
+        return [entry.name async for batch in batches for entry in batch]
+
+    listing = asyncio.ensure_future(read())
+    await turn()
+    await turn()
+    assert it.kinds() == ["Opendir", "Readdir", "Readdir"]
+    await answer(it, rsp.Handle(bytes(4)))
+    return it, listing
+
+
+async def test_a_listing_whose_handle_is_foretold_takes_one_round_trip() -> None:
+    it, listing = await begin_foretold()
+    await answer(it, names(0, 30))
+    await answer(it, EOF)
+    assert await listing == [b"%d" % n for n in range(30)]
+    await closed(it)
+    assert [each.request for each in it.asked] == [req.Close(bytes(4))]
+
+
+async def begin_again() -> tuple[Peer, asyncio.Task[list[bytes]]]:
+    """The same, on a server that had not opened the directory when it was asked for names."""
+    it, listing = await begin_foretold()
+    await answer(it, rsp.StatusResponse(4))
+    assert [each.request for each in it.asked] == [
+        req.Readdir(bytes(4)),
+        req.Close(bytes(4)),
+        req.Opendir(b"/d"),
+    ]
+    await answer(it, names(0, 30))  # read for somebody who has given up
+    await answer(it, OK)
+    await answer(it, rsp.Handle(bytes(4)))
+    assert it.kinds() == ["Readdir", "Readdir"]
+    return it, listing
+
+
+async def test_what_was_asked_too_early_is_asked_of_another_handle() -> None:
+    it, listing = await begin_again()
+    await answer(it, names(0, 30))
+    await answer(it, EOF)
+    assert await listing == [b"%d" % n for n in range(30)]
+
+
+async def test_a_listing_is_begun_again_once_at_most() -> None:
+    it, listing = await begin_again()
+    await answer(it, rsp.StatusResponse(4))
+    with pytest.raises(StatusError):
+        await listing
+    await answer(it, rsp.StatusResponse(4))
+    await closed(it)
+
+
+async def test_a_listing_that_cannot_be_begun_again_closes_its_handle_once() -> None:
+    it, listing = await begin_foretold()
+    await answer(it, rsp.StatusResponse(4))
+    await answer(it, rsp.StatusResponse(4))
+    await answer(it, OK)
+    await answer(it, rsp.StatusResponse(2))  # the directory is gone
+    with pytest.raises(StatusError):
+        await listing
+    it.requester.close()
+    assert it.asked == []

@@ -19,6 +19,7 @@ from netfs.sftp import responses as rsp
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.connection import Asked, ServerConnection
 from netfs.sftp.errors import LocalProtocolError
+from netfs.sftp.foretold import PROOFS
 from netfs.wire import Buffer
 
 
@@ -142,6 +143,120 @@ async def test_a_request_cancelled_in_its_turn_never_leaves() -> None:
     future.cancel()
     await turn()
     assert it.asked == []
+
+
+async def proved() -> Peer:
+    """A peer whose server has given handles as OpenSSH does: the next one is foretold, 0."""
+    it = await peer()
+    for _ in range(PROOFS):
+        opening = it.requester.ask(req.Opendir(b"/"))
+        await turn()
+        it.answer(rsp.Handle(bytes(4)))
+        closing = it.requester.ask(req.Close((await opening).handle))
+        await closed(it)
+        it.answer(OK)
+        await closing
+    it.writes = 0
+    return it
+
+
+def asked(it: Peer) -> list[req.Request]:
+    return [each.request for each in it.asked]
+
+
+READDIRS = [req.Readdir(b"")] * 2
+
+
+async def test_what_is_wanted_of_a_handle_leaves_with_its_opening() -> None:
+    it = await proved()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    await turn()
+    assert asked(it) == [req.Opendir(b"/d"), req.Readdir(bytes(4)), req.Readdir(bytes(4))]
+    assert it.writes == 1
+    it.answer(rsp.Handle(bytes(4)))
+    handle, followers = await opening
+    assert handle == bytes(4)
+    it.answer(rsp.StatusResponse(1))
+    it.answer(rsp.StatusResponse(1))
+    assert [await each for each in followers] == [rsp.StatusResponse(1)] * 2
+
+
+async def test_of_a_server_that_has_proved_nothing_only_the_handle_is_asked() -> None:
+    it = await peer()
+    before = it.requester.statistics().requests
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    await turn()
+    assert it.kinds() == ["Opendir"]
+    it.answer(rsp.Handle(b"h"))
+    assert await opening == (b"h", [])
+    assert it.requester.statistics().requests == before + 1
+
+
+async def test_another_handle_than_foretold_is_used_without_what_was_asked_of_the_wrong_one() -> (
+    None
+):
+    it = await proved()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    await turn()
+    it.answer(rsp.Handle(b"\0\0\0\7"))
+    assert await opening == (b"\0\0\0\7", [])
+    it.answer(rsp.Name((rsp.NameEntry(b"somebody else's", b"", Attrs()),)))
+    it.answer(rsp.StatusResponse(4))
+    assert it.requester.statistics().abandoned == 2
+
+
+async def test_a_refused_opening_takes_what_was_asked_with_it_along() -> None:
+    it = await proved()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/none"), READDIRS))
+    await turn()
+    await turn()
+    it.answer(rsp.StatusResponse(2))
+    with pytest.raises(StatusError):
+        await opening
+    it.answer(rsp.StatusResponse(4))
+    it.answer(rsp.StatusResponse(4))
+    assert it.requester.statistics().pending == 0
+
+
+async def test_a_cancelled_opening_is_closed_and_what_was_asked_with_it_dropped() -> None:
+    it = await proved()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    await turn()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    it.answer(rsp.Handle(bytes(4)))
+    it.answer(rsp.StatusResponse(1))
+    it.answer(rsp.StatusResponse(1))
+    await closed(it)
+    assert asked(it) == [req.Close(bytes(4))]
+
+
+async def test_cancelled_before_it_leaves_nothing_of_it_leaves() -> None:
+    it = await proved()
+    it.requester.pause_writing()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    it.requester.resume_writing()
+    await turn()
+    assert it.asked == []
+
+
+async def test_an_opening_and_what_was_asked_with_it_end_with_the_conversation() -> None:
+    it = await proved()
+    opening = asyncio.ensure_future(it.requester.open(req.Opendir(b"/d"), READDIRS))
+    await turn()
+    await turn()
+    it.requester.abort("end")
+    with pytest.raises(Disconnected):
+        await opening
 
 
 async def test_the_late_handle_of_a_cancelled_open_is_closed() -> None:
