@@ -57,7 +57,15 @@ _OWN: Final = (
         "ssh.run_as",
         "use this user's keys, known_hosts, ssh_config and agent (root only)",
     ),
-    value(_C, "max_conns", kinds.integer(1, 64), "ssh.max_conns", "SSH connections at most", "1"),
+    value(
+        _C,
+        "max_conns",
+        kinds.integer(1, 64),
+        "ssh.max_conns",
+        "connections at most, with ssh_command, directport or vsock; the built-in SSH needs one, "
+        "with as many channels as are of use",
+        "1",
+    ),
     value(
         _L,
         "link_timeout",

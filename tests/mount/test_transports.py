@@ -14,7 +14,7 @@ from tests.conftest import Mounter
 from tests.harness.mounts import command_for, mounted, netfs_command, start
 from tests.harness.packages import require
 from tests.harness.sftpd import SFTP_SERVER, running_sftpd
-from tests.harness.sshd import Sshd
+from tests.harness.sshd import Sshd, running_sshd
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
 
@@ -36,6 +36,19 @@ def exercise(place: Path, remote: Path) -> None:
 
 def test_plain_ssh_carries_a_mount(mount_at: Mounter, remote: Path) -> None:
     exercise(mount_at(remote).path, remote)
+
+
+def test_an_url_with_an_ipv6_address_carries_a_mount(
+    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path
+) -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").read_text():
+        pytest.skip("this machine has no IPv6")
+    with running_sshd(tmp_path / "sshd", extra=["ListenAddress ::1"]) as server:
+        source = f"sftp://{server.user}@[::1]:{server.port}{remote}"
+        options = ("StrictHostKeyChecking=accept-new",)
+        with mounted(server, remote, tmp_path / "m", options=options, source=source) as mount:
+            exercise(mount.path, remote)
+        assert f"[::1]:{server.port} ssh-ed25519" in server.known_hosts.read_text()
 
 
 def test_ssh_command_carries_a_mount(mount_at: Mounter, remote: Path, sshd: Sshd) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from netfs import __version__
 from netfs.cli import completion, docs, exits, help, options
 from netfs.cli.exits import Exit
+from netfs.cli.main import main
 
 PROJECT = Path(__file__).parents[3]
 
@@ -30,6 +32,23 @@ def test_each_option_and_exit_code_is_in_help_and_docs() -> None:
     for code in Exit:
         assert f"\n  {int(code)} " in text
         assert f"| {int(code)} | {exits.MEANING[code]}" in page
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["host:", "/mnt", "-h"]])
+def test_help_is_asked_for(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out == help.help_text() + "\n"
+
+
+@pytest.mark.parametrize("words", [["-V"], ["--version"], ["host:", "/mnt", "-V"]])
+def test_the_version_is_asked_for(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith(f"netfs {__version__} (asyncssh ")
+
+
+def test_without_words_the_help_is_shown_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == Exit.USAGE
+    assert "usage: netfs" in capsys.readouterr().out
 
 
 def test_the_readme_lists_the_exit_codes() -> None:

@@ -146,6 +146,13 @@ async def test_ssh_words_are_honoured(sshd: Sshd, words: Words, more: Words) -> 
         assert await version_of(link) == VERSION_3
         for cipher in [v for k, v in more.items() if k == "Ciphers"]:
             assert str(cipher).lstrip("^") in repr(link)
+        agreed = link._connection.get_extra_info
+        assert agreed("send_compression") == agreed("recv_compression")
+        assert agreed("send_compression") == (
+            "zlib@openssh.com" if "Compression" in more else "none"
+        )
+        if "MACs" in more:
+            assert agreed("send_mac") == more["MACs"]
 
 
 async def test_no_cipher_in_common_is_named(tmp_path: Path) -> None:
