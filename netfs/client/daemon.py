@@ -18,7 +18,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import uvloop
@@ -34,8 +34,7 @@ from netfs.client.heartbeat import Uplink, beat
 from netfs.client.identity import ask_login
 from netfs.client.mount import Mounted, MountError, MountErrorKind
 from netfs.client.parts import Parts, Root, assemble
-from netfs.client.remote.channel import Link
-from netfs.client.remote.charset import Charset, CharsetSession
+from netfs.client.remote.charset import CharsetSession, new_session
 from netfs.client.remote.errors import ConnectError
 from netfs.client.remote.netwatch import NetWatch
 from netfs.client.remote.prompt import (
@@ -202,7 +201,7 @@ class Daemon:
                 raise _Stopping from None
             finally:
                 self._starting = None
-            if mounted.connection is not None:
+            if mounted.connection is not None and self._config.cache.read_ahead:
                 mounting.raise_read_ahead(mounted.connection)
             parts = assemble(
                 self._config, session, root, device, capabilities, self._background.run
@@ -251,7 +250,7 @@ class Daemon:
                 ", ".join(words),
             )
         background = prompter.background()
-        session = _session(config, lambda: connect(config, background))
+        session = new_session(config, lambda: connect(config, background))
         stack.push_async_callback(self._close, session)
         self._report.session = session
         if not config.semantics.delay_connect:
@@ -434,12 +433,6 @@ class Daemon:
         except MountError as error:
             log.error("%s", error.message)
             return False
-
-
-def _session(config: Config, dial: Callable[[], Awaitable[Link]]) -> Session:
-    if config.semantics.charset is None:
-        return Session(config, dial)
-    return CharsetSession(config, dial, charset=Charset(*config.semantics.charset))
 
 
 def _failed(error: BaseException) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Mounter
-from tests.harness.mounts import Mount, command_for, mounted, netfs_command, start
+from tests.harness.mounts import Mount, command_for, connection_of, mounted, netfs_command, start
 from tests.harness.packages import require
 from tests.harness.relay import Relay
 from tests.harness.sftpd import SFTP_SERVER, running_sftpd
@@ -402,6 +402,25 @@ def test_max_read_and_max_write_bound_each_request(
     assert sent.count(5) >= 300_000 / 16384
     assert sent.count(6) >= 300_000 / 8192
     assert (remote / "new").read_bytes() == data
+
+
+@pytest.mark.parametrize("option", ["no_readahead", "direct_io"])
+def test_nothing_is_read_ahead(remote: Path, mount_at: Mounter, option: str) -> None:
+    (remote / "file").write_bytes(os.urandom(4 << 20))
+    mount = mount_at(remote, "debug", "no_tree_readahead", option)
+    fd = os.open(mount.path / "file", os.O_RDONLY)
+    try:
+        for offset in (0, 1 << 20, 3 << 20):
+            os.pread(fd, 4096, offset)
+    finally:
+        os.close(fd)
+    if option == "no_readahead":  # the kernel asks for four pages where a file begins
+        assert sum(map(int, re.findall(r"> Read .* length=(\d+)", mount.text()))) <= 6 * 4096
+        connection = connection_of(mount.path)
+        assert Path(f"/sys/class/bdi/0:{connection}/read_ahead_kb").read_text() == "128\n"
+    else:
+        asked = re.findall(r"netfs.fuse: -> .* READ .* size=(\d+)", mount.text())
+        assert asked == ["4096"] * 3
 
 
 # --- what is told --------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from netfs.client.config import Config
 from netfs.client.remote.api import DirEntry
+from netfs.client.remote.channel import Link
 from netfs.client.remote.handles import SessionHandle
 from netfs.client.remote.session import Session
 from netfs.sftp.attrs import Attrs, StatVfs
@@ -61,8 +62,10 @@ def _convert(text: bytes, source: str, target: str) -> bytes:
 class CharsetSession(Session):
     """A session whose callers name files below ``base`` in their own character set."""
 
-    def __init__(self, *arguments: Any, charset: Charset) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self, config: Config, connect: Callable[[], Awaitable[Link]], charset: Charset
+    ) -> None:
+        super().__init__(config, connect)
         self._charset = charset
         self._has_told = False
         self.base: bytes | None = None
@@ -143,3 +146,10 @@ class CharsetSession(Session):
         self, path: bytes, pflags: int, mode: int | None = None
     ) -> tuple[SessionHandle, Attrs]:
         return await super().open_stat(self._path(path), pflags, mode)
+
+
+def new_session(config: Config, connect: Callable[[], Awaitable[Link]]) -> Session:
+    """A session with names as *config* wants them."""
+    if config.semantics.charset is None:
+        return Session(config, connect)
+    return CharsetSession(config, connect, Charset(*config.semantics.charset))
