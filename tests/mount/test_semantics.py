@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -53,6 +54,41 @@ def test_fifos_sockets_and_devices_are_listed(mount_at: Mounter, remote: Path) -
     for name in kinds:
         os.unlink(place / name)
     assert os.listdir(remote) == []
+
+
+# Renames.
+
+
+def test_a_replacement_is_one_step_for_everybody(mount_at: Mounter, remote: Path) -> None:
+    (remote / "file").write_bytes(b"first" * 100)
+    place = mount_at(remote).path
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                content = (remote / "file").read_bytes()
+            except OSError as error:
+                wrong.append(error)
+                return
+            if len(content) != 500 or len(set(content[i : i + 5] for i in range(0, 500, 5))) != 1:
+                wrong.append(content)
+
+    watcher = threading.Thread(target=watch)
+    with (place / "file").open("rb") as reader:
+        assert reader.read(5) == b"first"
+        watcher.start()
+        try:
+            for number in range(60):
+                (place / "new").write_bytes(b"%05d" % number * 100)
+                os.replace(place / "new", place / "file")
+        finally:
+            done.set()
+            watcher.join()
+        assert reader.read() == b"first" * 99
+    assert not wrong
+    assert (remote / "file").read_bytes() == (place / "file").read_bytes() == b"00059" * 100
 
 
 # Hard links that were there before.
