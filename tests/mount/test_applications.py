@@ -216,6 +216,7 @@ def test_fio_verifies_four_writers(mount_at: Mounter, remote: Path) -> None:
     assert "err= 0" in output
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 def test_a_directory_of_many_files_is_filled_listed_and_emptied(
     mount_at: Mounter, remote: Path
 ) -> None:

@@ -72,7 +72,7 @@ def test_a_replacement_is_one_step_for_everybody(mount_at: Mounter, remote: Path
             except OSError as error:
                 wrong.append(error)
                 return
-            if len(content) != 500 or len(set(content[i : i + 5] for i in range(0, 500, 5))) != 1:
+            if len(content) != 500 or len({content[i : i + 5] for i in range(0, 500, 5)}) != 1:
                 wrong.append(content)
 
     watcher = threading.Thread(target=watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -148,3 +149,20 @@ async def test_a_listing_that_cannot_be_begun_again_closes_its_handle_once() -> 
         await listing
     it.requester.close()
     assert it.asked == []
+
+
+@pytest.mark.parametrize("count", [0, 100], ids=["of nothing", "of names"])
+async def test_a_listing_without_an_end_ends_with_an_error(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netfs.client.remote.listing._MAX_NAMES", 5000)
+    it = await peer()
+    listing = await begin(it)
+    given = 0
+    while not listing.done():
+        assert given < 200
+        await answer(it, names(given * count, count))
+        given += 1
+    with pytest.raises(OSError, match="too large") as caught:
+        await listing
+    assert caught.value.errno == errno.EOVERFLOW
