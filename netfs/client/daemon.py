@@ -67,6 +67,9 @@ EXIT_MOUNT: Final = {
 }
 """Source: netfs/cli/exits.py."""
 
+HURRY: Final = signal.SIGUSR1
+"""The supervisor was asked a second time.  Source: netfs/supervisor/supervisor.py."""
+
 _LOOK_S: Final = 0.25
 """Between two looks at what is still to be delivered."""
 
@@ -116,13 +119,14 @@ class Daemon:
         self._background = Background(_failed)
         self._starting: asyncio.Task[Any] | None = None  # cancelled by a signal
         self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()  # a second signal: nothing more is waited for
+        self._hurry = asyncio.Event()  # asked a second time: nothing more is waited for
 
     async def live(self) -> int:
         """The worker's whole life; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(HURRY, self._hurry.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the supervisor decides about it
         async with asyncio.TaskGroup() as self._group:
             beating = self._group.create_task(beat(self._uplink, self._report.beat))
@@ -141,10 +145,10 @@ class Daemon:
             log.warning("work in the background did not end")
 
     def _on_signal(self) -> None:
+        # One ^C comes twice: from the terminal and from the supervisor, which had it as well. So
+        # how often it comes says nothing; the supervisor counts.
         if self._starting is not None:
             self._starting.cancel()
-        elif self._stop.is_set():
-            self._hurry.set()
         self._stop.set()
 
     async def _explain(self, run: Coroutine[Any, Any, int]) -> int:
@@ -359,7 +363,7 @@ class Daemon:
     async def _deliver(self, parts: Parts) -> None:
         """Have the server take what it is owed, for as long as that goes on.
 
-        Ends after link_timeout without an acknowledgement, or at a second signal.
+        Ends after link_timeout without an acknowledgement, or when asked a second time.
         """
         files = parts.context.files
         draining = self._group.create_task(_guarded(files.drain()))

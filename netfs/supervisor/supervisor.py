@@ -33,6 +33,9 @@ _DUMP_S: Final = 2.0
 """Between SIGABRT (stack dump) and SIGKILL."""
 _KEPT_LINES: Final = 40
 
+HURRY: Final = signal.SIGUSR1
+"""Tells the worker, which has SIGTERM already, to wait for nothing more."""
+
 EXIT_GAVE_UP: Final = 53
 EXIT_LINK_LOST: Final = 54
 EXIT_REMOUNT: Final = 75
@@ -163,6 +166,11 @@ class Supervisor:
         return self._run(channel, generation, dump_fd)
 
     def _stop(self, why: str) -> None:
+        if self._stopping and self._was_ready and self._worker is not None:
+            if why != "SIGHUP":  # a shell and the kernel both tell that the terminal is gone
+                log.info("%s again: nothing more is waited for", why)
+                self._worker.signal(HURRY)
+            return
         log.info("%s: stopping", why)
         systemd.notify("STOPPING=1")
         self._stopping = True

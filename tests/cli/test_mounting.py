@@ -134,21 +134,49 @@ def test_a_dead_mount_at_the_same_place_is_replaced(cli: Cli, remote: Path) -> N
     assert (cli.mount(remote) / "f").read_text() == "hello"
 
 
-def test_in_the_foreground_sigint_delivers_unmounts_and_ends_with_zero(
-    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path, relay: Relay
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_to_all_delivers_unmounts_and_ends_with_zero(
+    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path, relay: Relay, number: signal.Signals
 ) -> None:
-    relay.delay(30)
+    """As a terminal sends ^C, as it goes, and as ``pkill netfs`` does."""
     command = mounts.command_for("netfs", sshd, remote, tmp_path / "mnt", port=relay.port)
     mount = mounts.start(command, tmp_path / "mnt")
     try:
         fd = os.open(mount.path / "f", os.O_WRONLY | os.O_CREAT)
-        os.write(fd, b"z" * 3_000_000)
-        os.killpg(mount.pid, signal.SIGINT)  # as the terminal does
+        relay.cut("blackhole")
+        os.write(fd, b"kept")
+        os.killpg(mount.pid, number)
+        time.sleep(0.5)
+        assert mounts.is_mounted(mount.path)  # it waits for the link
+        relay.heal()
         assert mount.process.wait(30) == 0
         assert not mounts.is_mounted(mount.path)
-        assert (remote / "f").stat().st_size == 3_000_000
+        assert (remote / "f").read_bytes() == b"kept"
         with pytest.raises(OSError, match=r"not connected|abort"):
             os.close(fd)
+    finally:
+        mount.clean_up()
+
+
+def test_a_second_sigint_waits_for_nothing_more_and_saves_what_is_left(
+    need_fuse: None, sshd: Sshd, remote: Path, tmp_path: Path, relay: Relay
+) -> None:
+    options = [f"rescue_dir={tmp_path / 'rescue'}"]
+    command = mounts.command_for("netfs", sshd, remote, tmp_path / "mnt", options, relay.port)
+    mount = mounts.start(command, tmp_path / "mnt")
+    try:
+        fd = os.open(mount.path / "f", os.O_WRONLY | os.O_CREAT)
+        relay.cut("blackhole")
+        os.write(fd, b"saved")
+        os.killpg(mount.pid, signal.SIGINT)
+        time.sleep(0.5)
+        began = time.monotonic()
+        os.killpg(mount.pid, signal.SIGINT)
+        assert mount.process.wait(30) == 0
+        assert time.monotonic() - began < 15  # link_timeout alone is 30 s
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.close(fd)
+        assert [path.read_bytes() for path in (tmp_path / "rescue").glob("*.data")] == [b"saved"]
     finally:
         mount.clean_up()
 

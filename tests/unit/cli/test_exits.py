@@ -36,3 +36,4 @@ def test_the_processes_agree_on_their_codes() -> None:
     assert daemon.EXIT_REMOUNT == supervisor.EXIT_REMOUNT == Exit.REMOUNT
     assert daemon.EXIT_INTERRUPTED == supervisor.EXIT_INTERRUPTED == Exit.INTERRUPTED
     assert supervisor.EXIT_GAVE_UP == Exit.GAVE_UP
+    assert daemon.HURRY == supervisor.HURRY
