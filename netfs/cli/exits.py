@@ -81,7 +81,7 @@ MEANING: Final = {
     Exit.GAVE_UP: "the worker died too often; the supervisor gave up",
     Exit.LINK_LOST: "the link was lost (noreconnect)",
     Exit.REMOUNT: "between worker and supervisor: mount again",
-    Exit.INTERRUPTED: "interrupted from the keyboard",
+    Exit.INTERRUPTED: "ended by Ctrl-C or a signal before it was mounted",
 }
 
 MOUNT_USAGE: Final = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import socket
 import sys
 from typing import Final
@@ -23,6 +24,8 @@ from netfs.supervisor.supervisor import Settings, supervise
 
 _STOP_MARGIN_S: Final = 15.0
 """What stopping may take beyond link_timeout: unmounting, and saving what can't be delivered."""
+
+_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 _REMOUNTABLE: Final = {
     "ro": 0x1,
@@ -59,8 +62,10 @@ def mount(config: Config) -> int:
     read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until both know what to do with them
     pid = os.fork()
     if pid == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         os.close(read_end)
         code = int(Exit.FAILED)
         try:
@@ -73,18 +78,32 @@ def mount(config: Config) -> int:
 
 
 def _wait(pid: int, read_end: int, point: str) -> int:
-    """Wait until the supervisor says that the mount answers, or ends."""
+    """Wait until the supervisor says that the mount answers, or ends.
+
+    Who ends this command ends the mount that is being made: a terminal tells all of its processes,
+    kill(1) and timeout(1) this one alone.
+    """
+    is_told = False
+
+    def pass_on(number: int, frame: object) -> None:
+        nonlocal is_told
+        is_told = True
+        os.kill(pid, number)  # it is not reaped yet
+
+    previous = {number: signal.signal(number, pass_on) for number in _ENDING}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     try:
         with open(read_end, "rb", closefd=True) as ready:
-            if ready.read(1):
-                with contextlib.suppress(OSError):  # whoever uses it will see why
-                    os.stat(point)  # this process may: it is none of those that serve the mount
-                return Exit.OK
+            is_ready = bool(ready.read(1))
+        if is_ready and not is_told:
+            with contextlib.suppress(OSError):  # whoever uses it will see why
+                os.stat(point)  # this process may: it is none of those that serve the mount
+            return Exit.OK
         _, status = os.waitpid(pid, 0)
-    except KeyboardInterrupt:
-        # the terminal sends SIGINT to all of them; the mount is cleaned up before we return
-        with contextlib.suppress(KeyboardInterrupt, ChildProcessError):
-            os.waitpid(pid, 0)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if is_told:
         return Exit.INTERRUPTED
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else Exit.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.harness.mounts import environment, netfs_command
 from tests.harness.packages import require
 from tests.harness.sftpd import running_sftpd
 from tests.harness.sshd import Sshd
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
 
@@ -121,6 +123,34 @@ def test_each_failure_has_a_line_and_a_code_and_leaves_no_mount(
     assert done.stderr.startswith("netfs: ")
     assert done.stderr.count("\n") == 1
     assert not mounts.is_mounted(point)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("to_all", [True, False])
+def test_who_ends_the_command_ends_the_mount_that_is_being_made(
+    cli: Cli, remote: Path, number: signal.Signals, to_all: bool
+) -> None:
+    point = cli.folder / "mnt"
+    point.mkdir()
+    begun = cli.folder / "begun"
+    (cli.folder / "proxy").write_text(f"touch {begun}; exec sleep 50")
+    words = [f"ProxyCommand=/bin/sh {cli.folder / 'proxy'},ConnectTimeout=50"]
+    process = subprocess.Popen(
+        mounts.netfs_command(*cli.words(remote, point, words)),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        wait_until(begun.exists, 20, "the connection's beginning")
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert not mounts.is_mounted(point)
+    assert not list((cli.folder / "run").iterdir())  # and the test's end sees the processes
 
 
 # --- what the machine lacks ----------------------------------------------------------------------
