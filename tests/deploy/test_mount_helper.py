@@ -120,3 +120,28 @@ def test_root_s_fstab_mounts_with_the_keys_of_run_as(
     assert space.run("cat /mnt/data/hello").stdout == "hello\n"
     space.run("umount /mnt/data")
     gone(space)
+
+
+def test_a_user_mounts_and_unmounts_a_line_with_the_word_user(
+    space: Space, server: Sshd, export: Path
+) -> None:
+    home = "/usr/local/alice"  # where any user may enter
+    space.run(f"useradd -d {home} -m alice && mkdir -m 700 {home}/.ssh && mkdir {home}/mnt")
+    config = server.client_config.read_text()
+    for name in ("user_key", "known_hosts"):
+        space.run(f"cp {server.directory}/{name} {home}/.ssh/{name}")
+        config = config.replace(str(server.directory / name), f"~/.ssh/{name}")
+    Path(f"/proc/{space.holder.pid}/root{home}/.ssh/config").write_text(config)
+    # the device as on usual machines; and the interpreter may be root's
+    device = f"{space.scratch}/fuse"
+    space.run(f"mknod -m 666 {device} c 10 229 && mount --bind {device} /dev/fuse")
+    space.run(f"chown -R alice: {home} && chmod 755 /root")
+    line = f"{server.source(export)} {home}/mnt netfs port={server.port},user,noauto 0 0\n"
+    Path(f"/proc/{space.holder.pid}/root/etc/fstab").write_text(line)
+    as_alice = f"setpriv --reuid=alice --regid=alice --clear-groups env -i HOME={home} PATH=$PATH"
+    space.run(f"{as_alice} mount {home}/mnt")
+    assert space.mounts()[f"{home}/mnt"] == "fuse.netfs"
+    assert space.run(f"{as_alice} cat {home}/mnt/hello").stdout == "hello\n"
+    assert space.run(f"cat {home}/mnt/hello", check=False).returncode  # not even root
+    space.run(f"{as_alice} umount {home}/mnt")
+    gone(space)
