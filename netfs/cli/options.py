@@ -239,6 +239,12 @@ _OWN: Final = (
     ),
     flag(
         _S,
+        "norellinks",
+        "show absolute symlinks as they are (the default)",
+        semantics__transform_symlinks=False,
+    ),
+    flag(
+        _S,
         "contain_symlinks",
         "refuse to read symlinks that are absolute or contain '..'",
         semantics__contain_symlinks=True,
@@ -353,6 +359,7 @@ _OWN: Final = (
         daemon__debug=True,
         daemon__foreground=True,
     ),
+    flag(_P, "verbose sshfs_verbose", "the same as log_level=debug", daemon__log_level="debug"),
     value(_P, "log_file", kinds.FILE, "daemon.log_file", "log to this file instead of syslog"),
     value(
         _P,

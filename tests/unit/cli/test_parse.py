@@ -113,6 +113,32 @@ def test_letters_may_be_joined_and_stand_anywhere() -> None:
     assert made.cache.cto_window_s == 0
 
 
+def test_each_option_that_sshfs_and_libfuse_tell_of_is_known() -> None:
+    """As ``sshfs -h`` of 3.7 lists them, and the words that only its manual or source name."""
+    text = """
+    reconnect delay_connect sshfs_sync no_readahead sync_readdir dir_cache cache dcache_max_size
+    dcache_timeout dcache_stat_timeout dcache_link_timeout dcache_dir_timeout cache_timeout
+    cache_stat_timeout cache_link_timeout cache_dir_timeout cache_max_size cache_clean_interval
+    cache_min_clean_interval dcache_clean_interval dcache_min_clean_interval direct_io workaround
+    idmap uidfile gidfile nomap ssh_command ssh_protocol sftp_server directport vsock passive slave
+    disable_hardlink transform_symlinks contain_symlinks no_contain_symlinks follow_symlinks
+    no_check_root password_stdin max_conns max_read max_write sshfs_debug sshfs_verbose
+    unreliable_append writeback_cache auto noauto user nouser users _netdev
+    kernel_cache auto_cache noauto_cache no_rofd_flush umask fmask dmask uid gid entry_timeout
+    negative_timeout attr_timeout ac_attr_timeout noforget remember modules allow_other allow_root
+    default_permissions auto_unmount fsname subtype nonempty ro rw subdir rellinks norellinks
+    from_code to_code parallel_direct_write clone_fd max_idle_threads max_threads debug
+    volname noappledouble defer_permissions
+    """
+    assert [word for word in text.split() if options.find(word) is None] == []
+
+
+def test_verbose_is_more_of_a_log() -> None:
+    for words in (["-v"], ["--verbose"], ["-o", "sshfs_verbose"]):
+        assert config(*words).daemon.log_level == "debug"
+        assert not config(*words).daemon.foreground
+
+
 def test_debug_stays_in_the_foreground() -> None:
     assert config("-o", "sshfs_debug").daemon.foreground
 
