@@ -48,6 +48,13 @@ def mount(config: Config) -> int:
         runtime.prepare(folder)
     except OSError as error:
         return _fail(Exit.FAILED, f"runtime directory {folder}: {error.strerror or error}")
+    if config.daemon.log_file is not None:
+        try:
+            with open(config.daemon.log_file, "a"):
+                pass  # it is opened later, when nobody is there to be told
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            return _fail(Exit.FAILED, f"log_file={config.daemon.log_file}: {why}; name another")
     # relative names were resolved while parsing; a daemon in its own mountpoint would deadlock
     os.chdir("/")
     password: str | None = None

@@ -54,6 +54,8 @@ def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
         ("runtime_dir below the mountpoint", 46, "wait for itself"),
         ("IdentityFile below the mountpoint", 46, "wait for itself"),
         ("IdentityAgent below the mountpoint", 46, "wait for itself"),
+        ("no such log_file", 1, "no such file or directory; name another"),
+        ("no such log_file in the foreground", 1, "no such file or directory; name another"),
         ("unknown option", 2, "did you mean 'reconnect'"),
         ("malformed source", 2, "not like [user@]host:[dir]"),
     ],
@@ -114,6 +116,9 @@ def test_each_failure_has_a_line_and_a_code_and_leaves_no_mount(
             words = [*good, "-o", "sftp_server=nothing"]
         case below if below.endswith(" below the mountpoint"):
             words = [*good, "-o", f"{below.split()[0]}={point / 'it'}"]
+        case log if log.startswith("no such log_file"):
+            words = [*good, "-o", f"log_file={cli.folder / 'missing' / 'log'}"]
+            words += ["-f"] if log.endswith("foreground") else []
         case "unknown option":
             words = [*good, "-o", "reconect"]
         case _:
