@@ -143,6 +143,28 @@ def test_stat_and_listing_see_what_the_server_changed_after_the_cache_timeout(
     wait_until(lambda: sorted(os.listdir(mount.path)) == ["f", "other"], 10, "a listing sees it")
 
 
+@pytest.mark.parametrize("size", [0, 10_000, 350_000, 4_000_100])
+def test_a_reader_of_a_file_that_was_cut_comes_to_its_end_and_never_to_zeros(
+    mount_at: Mounter, remote: Path, size: int
+) -> None:
+    content = os.urandom(100_000).replace(b"\0", b"x") * 50
+    (remote / "file").write_bytes(content)
+    os.utime(remote / "file", (1e9, 1e9))  # of long ago, so that it is believed
+    with (mount_at(remote).path / "file").open("rb", buffering=0) as reader:
+        assert reader.read(10_000) == content[:10_000]
+        reader.seek(size // 100_000 * 100_000)
+        before = reader.tell()
+        os.truncate(remote / "file", size)
+        if size == 0:
+            reader.seek(1_000_000)
+            assert reader.read(100_000) == b""
+            return
+        assert b"".join(iter(lambda: reader.read(100_000), b"")) in (
+            content[before:size],
+            content[before:65_536],  # what the kernel had already
+        )
+
+
 def test_what_both_sides_append_is_kept(mount_at: Mounter, remote: Path) -> None:
     """As long as they take turns: SFTP cannot look for the end and write there in one step."""
     place = mount_at(remote).path

@@ -33,6 +33,7 @@ from netfs.client.data.readahead import ReadAhead
 from netfs.client.data.version import Version, is_trusted, version_of
 from netfs.client.data.writequeue import Flight, Setting
 from netfs.client.remote import api
+from netfs.client.turns import Awaited
 from netfs.sftp.attrs import Attrs
 from netfs.wire import Buffer
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _END: Final = 1 << 63
+_ANSWERED_S: Final = 0.1  # in which answers that are ready reach the kernel
 
 
 class FileData:
@@ -231,7 +233,7 @@ class FileData:
             return None
         end = min(offset + size, self.size)
         if offset >= end:
-            return []
+            return None if self._fetcher is not None and self._fetcher.in_front(offset) else []
         remote_end = self.size if self.own is None else self.own.queue.zeros_from(self.size)
         parts = self.extents.find(offset, end, remote_end)
         if parts is None:
@@ -295,6 +297,7 @@ class FileData:
                 await self.settle_identity()
             end = min(offset + size, self.size)
             if offset >= end:
+                await self._let_pass(fetcher, offset)
                 return []
             remote_end = self.size if self.own is None else self.own.queue.zeros_from(self.size)
             extra = [
@@ -322,6 +325,17 @@ class FileData:
                 if fetch.error is not None and not fetch.is_tainted:
                     raise fetch.error
             got = [fetch for fetch in got + fetches if not fetch.is_tainted]
+
+    async def _let_pass(self, fetcher: Fetcher, offset: int) -> None:
+        """Nothing is there any more: let those in front be answered first.
+
+        The kernel takes the first short answer for the end of the file, and shows zeros up to it.
+        """
+        while in_front := fetcher.in_front(offset):
+            await fetcher.wait(in_front)
+            answered: Awaited[None] = Awaited()
+            asyncio.get_running_loop().call_soon(answered.deliver, None)
+            await answered
 
     async def _read_through(self, offset: int, end: int) -> list[Buffer]:
         """Ask the server, whatever is known (option direct_io)."""
@@ -355,7 +369,10 @@ class FileData:
         self.version = None
         self._drop()
         self._pool.nodes.drop_attrs(self.node)
-        self._pool.notifier.invalidate_attributes(self.node.nodeid)
+        # Not before the answers: to one that is overtaken by news the kernel gives no credit, and
+        # shows zeros up to the old end.
+        invalidate = self._pool.notifier.invalidate_inode
+        asyncio.get_running_loop().call_later(_ANSWERED_S, invalidate, self.node.nodeid)
 
     async def fetch_all(self) -> None:
         """Bring all of it into memory, as fetched ahead.

@@ -160,6 +160,10 @@ class Fetcher:
             if fetch.waiters == 0 and fetch.work is not None:
                 fetch.work.cancel()
 
+    def in_front(self, at: int) -> list[Fetch]:
+        """Those under way that begin before *at*."""
+        return [fetch for fetch in self._fetches if fetch.start < at and not fetch.is_done]
+
     @property
     def is_idle(self) -> bool:
         return not self._fetches
