@@ -13,8 +13,24 @@ from collections.abc import Sequence
 from netfs.cli.exits import Exit
 
 
+def _open_streams() -> None:
+    """Have a standard stream that the caller has closed lead nowhere.
+
+    Else the device or a socket would get its number, and be lost when the streams are let go of.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``netfs`` with *argv* (without the program's name); the exit code."""
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     from netfs.cli.parse import UsageError
 
@@ -28,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader (head, less) has seen enough; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        sys.stderr.write(f"netfs: {where}{error.strerror or error}\n")
         return Exit.FAILED
 
 
@@ -90,6 +110,7 @@ def mount_helper(argv: Sequence[str] | None = None) -> int:
     """Run ``mount.netfs`` (and its other names) as mount(8) and autofs call it."""
     from netfs.cli import helper
 
+    _open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     program = os.path.basename(sys.argv[0]) if argv is None else "mount.netfs"
     return helper.main(program, words)

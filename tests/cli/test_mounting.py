@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -56,6 +57,22 @@ def test_it_returns_when_the_mount_answers_and_leaves_no_stream_open(
     for pid in (cli.supervisor(point), cli.worker(point)):
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
         assert os.getsid(pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_caller_has_closed_do_no_harm(cli: Cli, remote: Path, closed: str) -> None:
+    (remote / "f").write_text("hello")
+    point = cli.folder / "mnt"
+    point.mkdir()
+    cli.made.append(point)
+    command = shlex.join(mounts.netfs_command(*cli.words(remote, point)))
+    done = subprocess.run(
+        ["bash", "-c", f"exec {command} {closed}"], env=mounts.environment(), timeout=30
+    )
+    assert done.returncode == 0
+    assert (point / "f").read_text() == "hello"
+    for pid in (cli.supervisor(point), cli.worker(point)):
+        assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
 
 
 def test_umount_delivers_and_ends_the_processes(cli: Cli, remote: Path) -> None:
