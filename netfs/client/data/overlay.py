@@ -5,6 +5,7 @@ Pure: times are arguments.  The size itself is ``content``'s, because reading ne
 
 from __future__ import annotations
 
+import stat
 from typing import Final
 
 from netfs.client.nodes import NEVER
@@ -72,8 +73,12 @@ class Overlay:
         changed = {
             name: value
             for name, value in self._attrs._asdict().items()
-            if value is not None and name != "size"
+            if value is not None and name not in ("size", "mode")
         }
+        mode = self._attrs.mode
+        if mode is not None:
+            # A change of mode says nothing of the type, without which the file is not recognised.
+            changed["mode"] = stat.S_IFMT(attrs.mode or 0) | stat.S_IMODE(mode)
         return attrs._replace(**changed)
 
     def end(self, attrs: Attrs) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import os
+import stat
 
 import pytest
 
@@ -117,6 +118,27 @@ async def test_times_set_while_writing_are_the_last_word(remote):
         await rig.close(file)
         assert remote.at(b"/a").mtime == 6
         assert (await rig.stat(b"a"))[1] == 6
+
+
+@pytest.mark.parametrize("mode", [0o100600, 0o600])
+async def test_a_mode_set_while_writing_leaves_the_file_what_it_is(remote, mode):
+    async with Rig(remote) as rig:
+        file = await rig.create(b"new")
+        await rig.write(file, 0, b"bytes")
+        await rig.setattr(file.nodeid, mode=mode)  # leaves with the bytes
+        gate = remote.hold("fstat")
+        await rig.flush(file)
+        await gate.arrived()  # the server has all of it; what it says of it is still to come
+        node = rig.node(b"new")
+        assert stat.S_ISREG(node.attrs.mode)
+        batch = [entry async for part in remote.scandir(b"/") for entry in part]
+        told = [(entry.name, entry.attrs) for entry in batch]
+        coherence, root = rig.ctx.coherence, rig.nodes.root
+        assert coherence.learned_all(root, told, rig.clock(), rig.nodes.stamp) == [node]
+        gate.release()
+        await rig.setattr(file.nodeid, times_s=(1, 2))
+        await rig.close(file)
+        assert (await rig.stat(b"new"))[1:] == (2, 0o100600)
 
 
 async def test_open_with_truncation_empties_the_file(remote):
