@@ -311,11 +311,11 @@ def _known(settings: Settings, accepted: frozenset[bytes]) -> hostkeys.HostKeys:
 
 
 def _cause(exc: Exception, login: Login, options: dict[str, Any]) -> Exception:
-    """Why the connection ended, if the server hung up because no algorithm fits.
+    """Why the connection ended, if no algorithm fits.
 
-    Both sides see that at once; asyncssh reports the hanging up when it comes first.
+    Both sides see that at once; asyncssh reports the server's hanging up when that comes first.
     """
-    if isinstance(exc, asyncssh.ConnectionLost | OSError):
+    if isinstance(exc, asyncssh.KeyExchangeFailed | asyncssh.ConnectionLost | OSError):
         lacking = algorithms.unmatched(
             login.kexinit,
             kex=options["kex_algs"],
