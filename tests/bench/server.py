@@ -19,8 +19,9 @@ from typing import Final
 
 from netfs.client.config import Config, MountConfig, SourceConfig, SshConfig
 from netfs.client.remote.prompt import NoPrompter
-from netfs.client.remote.requester import Requester, new_links
+from netfs.client.remote.requester import Requester
 from netfs.client.remote.transport import connect
+from netfs.client.remote.window import new_links
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.codes import OpenFlag
 from netfs.sftp.requests import Close, Lstat, Open, Read, Request, Write

@@ -13,7 +13,9 @@ from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.lanes import Lanes
 from netfs.client.remote.link import Signs
-from netfs.client.remote.requester import Disconnected, Requester, new_links
+from netfs.client.remote.pending import Disconnected
+from netfs.client.remote.requester import Requester
+from netfs.client.remote.window import new_links
 from netfs.client.turns import Turn
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from netfs.client.remote.api import DirEntry
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.errnos import PATH_MAX
 from netfs.client.remote.narrow import error_of
-from netfs.client.remote.requester import Pending, Requester, StatusError
+from netfs.client.remote.pending import Pending, StatusError
+from netfs.client.remote.requester import Requester
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, Limits, StatVfs

@@ -18,8 +18,8 @@ from typing import Any, Final, Literal, NamedTuple
 from netfs.client.remote.api import WRITE
 from netfs.client.remote.files import SftpFiles, SftpHandle
 from netfs.client.remote.opened import OpenedFile, OpenedFiles, Renaming
+from netfs.client.remote.pending import Disconnected
 from netfs.client.remote.replay import REOPEN_MASK
-from netfs.client.remote.requester import Disconnected
 from netfs.client.remote.spread import Spread
 from netfs.sftp.attrs import Attrs
 

@@ -18,8 +18,9 @@ from netfs.client.remote.channel import Link
 from netfs.client.remote.conversation import Conversation, converse
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.link import STABLE_S, LinkKeeper, LinkState, LinkStatus, Pulse
-from netfs.client.remote.requester import Disconnected, Expired, Links, new_links
+from netfs.client.remote.pending import Disconnected, Expired
 from netfs.client.remote.transport import keepalive
+from netfs.client.remote.window import Links, new_links
 from netfs.client.turns import Turn
 
 _T = TypeVar("_T")

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final
 
 from netfs.client.remote.api import DirEntry
-from netfs.client.remote.requester import Pending, Requester, StatusError
+from netfs.client.remote.pending import Pending, StatusError
+from netfs.client.remote.requester import Requester
 from netfs.sftp.codes import Status
 from netfs.sftp.requests import Opendir, Readdir
 from netfs.sftp.responses import Name, NameEntry, StatusResponse

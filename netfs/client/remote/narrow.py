@@ -13,7 +13,8 @@ import stat
 
 from netfs.client.remote import errnos
 from netfs.client.remote.errnos import Look
-from netfs.client.remote.requester import Disconnected, Requester, StatusError
+from netfs.client.remote.pending import Disconnected, StatusError
+from netfs.client.remote.requester import Requester
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, StatVfs

@@ -16,8 +16,18 @@ from typing import Final, NamedTuple, TypeVar
 
 from netfs.buffers import Landing
 from netfs.client.remote.channel import Channel
-from netfs.client.remote.window import BulkWindow, Mark, RoundTrip
-from netfs.client.turns import Awaited, Turn, Waker
+from netfs.client.remote.pending import (
+    Bulk,
+    Disconnected,
+    Expired,
+    Follower,
+    Opening,
+    Pending,
+    StatusError,
+    fail,
+)
+from netfs.client.remote.window import BulkWindow, Links
+from netfs.client.turns import Turn, Waker
 from netfs.sftp.codes import Status
 from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
@@ -26,7 +36,7 @@ from netfs.sftp.responses import Handle, Response, StatusResponse
 from netfs.wire import Buffer
 
 _T = TypeVar("_T")
-_P = TypeVar("_P", bound="Pending")
+_P = TypeVar("_P", bound=Pending)
 
 _log = logging.getLogger(__name__)
 
@@ -36,46 +46,6 @@ _BULK: Final = 16 * 1024
 _LATE_S: Final = 0.005
 """How long a CLOSE may wait for something that it can leave with.  No caller waits for it, and a
 packet of its own costs both ends as much as a request that somebody waits for."""
-
-
-class StatusError(Exception):
-    """The server answered with a status other than OK."""
-
-    def __init__(self, request: Request, status: StatusResponse) -> None:
-        text = status.message.decode("utf-8", "replace")
-        super().__init__(f"{type(request).__name__}: status {status.code} ({text})")
-        self.request = request
-        self.code = status.code
-        self.message = status.message
-
-
-class Disconnected(Exception):
-    """The conversation ended before the answer came.
-
-    ``sent`` tells whether the request may have been carried out.
-    """
-
-    def __init__(self, reason: str, *, sent: bool) -> None:
-        super().__init__(reason)
-        self.sent = sent
-
-
-class Expired(Disconnected):
-    """No answer came in the time that a request may take while the link is in doubt."""
-
-
-class Links(NamedTuple):
-    """What the channels of one link share: the measured way to the server."""
-
-    round_trip: RoundTrip
-    reads: BulkWindow
-    writes: BulkWindow
-
-
-def new_links() -> Links:
-    """Nothing measured yet."""
-    round_trip = RoundTrip()
-    return Links(round_trip, BulkWindow(round_trip), BulkWindow(round_trip))
 
 
 class RequesterStatistics(NamedTuple):
@@ -89,48 +59,6 @@ class RequesterStatistics(NamedTuple):
     pending: int  # now
     bytes_sent: int
     bytes_received: int
-
-
-class Pending(Awaited[Response]):
-    """A request's future with what the queue must know of it."""
-
-    __slots__ = ("bulk", "is_sent", "request", "sent_at", "waker")
-
-    request: Request
-    sent_at: float  # on the requester's clock; until it is sent: since when it waits
-    is_sent: bool
-    bulk: _Bulk | None  # None: it waits in no lane
-    waker: Waker | None
-
-
-class _Opening(Pending):
-    """Of an OPEN or OPENDIR."""
-
-    __slots__ = ("foretold",)
-
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.foretold: bytes | None = None  # the handle it will get, from its leaving on
-
-
-class _Follower(Pending):
-    """Of what is asked of a handle before it is known: its request has an empty one so far."""
-
-    __slots__ = ("opening",)
-
-    opening: _Opening
-
-
-class _Bulk:
-    """What the queue must know of a request that waits in a lane."""
-
-    __slots__ = ("handle", "mark", "size", "window")
-
-    def __init__(self, handle: bytes | None) -> None:
-        self.handle = handle
-        self.size = 0  # bytes that count in the window
-        self.window: BulkWindow | None = None
-        self.mark: Mark | None = None  # from its leaving on
 
 
 class _Lane:
@@ -217,7 +145,7 @@ class Requester:
         future.is_sent = False
         future.bulk = future.waker = None
         if self.is_ended:
-            _fail(future, Disconnected(self._ended.result(), sent=False))
+            fail(future, Disconnected(self._ended.result(), sent=False))
             return future
         self._requests += 1
         if (
@@ -262,11 +190,11 @@ class Requester:
         Raises:
             StatusError, Disconnected, LocalProtocolError
         """
-        opening = _Opening(loop=self._loop)
+        opening = Opening(loop=self._loop)
         _ = self._queue(opening, request)
         followers: list[Pending] = []
         for each in behind:
-            follower = _Follower(loop=self._loop)
+            follower = Follower(loop=self._loop)
             follower.opening = opening
             followers.append(self._queue(follower, each))
         try:
@@ -317,11 +245,11 @@ class Requester:
         """Give up what waits since *before*: Expired; the answers are reaped when they come."""
         for _, future in self._connection.waiting():
             if not future.done() and future.sent_at < before:
-                _fail(future, Expired(reason, sent=True))
+                fail(future, Expired(reason, sent=True))
         for queue in (self._small, self._reads.queue, self._writes.queue):
             for future in queue:
                 if not future.done() and future.sent_at < before:
-                    _fail(future, Expired(reason, sent=False))
+                    fail(future, Expired(reason, sent=False))
 
     def close(self) -> None:
         """Send what is queued, then close the channel."""
@@ -452,7 +380,7 @@ class Requester:
         if lane is None and (own is None or size < _BULK):
             self._small.append(future)
             return
-        future.bulk = bulk = _Bulk(handle)
+        future.bulk = bulk = Bulk(handle)
         if own is not None:
             bulk.size = size
             bulk.window = own.window
@@ -485,7 +413,7 @@ class Requester:
         for future in leaving:
             if future.done():  # cancelled while it waited: it never leaves
                 continue
-            if type(future) is _Follower:
+            if type(future) is Follower:
                 handle = future.opening.foretold
                 if handle is None:
                     self._requests -= 1
@@ -496,9 +424,9 @@ class Requester:
                 request_id, packet = send(future.request, future)
             except LocalProtocolError as exc:
                 self._lose_window(future)
-                _fail(future, exc)
+                fail(future, exc)
                 continue
-            if type(future) is _Opening:
+            if type(future) is Opening:
                 future.foretold = self._connection.foretold
             future.sent_at = now
             future.is_sent = True
@@ -530,7 +458,7 @@ class Requester:
                     leaving.append(future)
         return leaving
 
-    def _leave_lane(self, bulk: _Bulk) -> None:
+    def _leave_lane(self, bulk: Bulk) -> None:
         if bulk.handle is not None:
             lane, count = self._lanes[bulk.handle]
             if count == 1:
@@ -601,11 +529,11 @@ class Requester:
         for _, future in self._connection.lose():
             self._lose_window(future)
             if not future.done():
-                _fail(future, Disconnected(reason, sent=True))
+                fail(future, Disconnected(reason, sent=True))
         for queue in (self._small, self._reads.queue, self._writes.queue):
             for future in queue:
                 if not future.done():
-                    _fail(future, Disconnected(reason, sent=False))
+                    fail(future, Disconnected(reason, sent=False))
             queue.clear()
         self._lanes.clear()
 
@@ -614,12 +542,6 @@ def _of_handle(request: Request, handle: bytes) -> Request:
     """*request*, which has none yet, about *handle*."""
     assert isinstance(request, Read | Readdir)
     return request._replace(handle=handle)
-
-
-def _fail(future: Pending, error: Exception) -> None:
-    """Who waits sees *error*; that nobody does any more is nothing for asyncio to warn of."""
-    future.set_exception(error)
-    future.exception()
 
 
 def describe(message: Request | Response) -> str:

@@ -26,8 +26,9 @@ from netfs.client.remote.handles import SessionHandle, SessionHandles
 from netfs.client.remote.lanes import widen
 from netfs.client.remote.lasting import LastingLink
 from netfs.client.remote.opened import touches_version
+from netfs.client.remote.pending import Disconnected
 from netfs.client.remote.replay import Replay, replay_of
-from netfs.client.remote.requester import Disconnected, RequesterStatistics
+from netfs.client.remote.requester import RequesterStatistics
 from netfs.client.remote.settle import has_run
 from netfs.client.remote.spread import Begun
 from netfs.sftp import extensions as ext

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from netfs.client.remote.files import SftpFiles, SftpHandle
-from netfs.client.remote.requester import Disconnected, Links
+from netfs.client.remote.pending import Disconnected
+from netfs.client.remote.window import Links
 from netfs.wire import Buffer
 
 CARRIED: Final = 7 * 256 * 1024

@@ -202,3 +202,17 @@ class BulkWindow:
         self.in_flight -= size
         for waker in self._wakers:
             waker()
+
+
+class Links(NamedTuple):
+    """What the channels of one link share: the measured way to the server."""
+
+    round_trip: RoundTrip
+    reads: BulkWindow
+    writes: BulkWindow
+
+
+def new_links() -> Links:
+    """Nothing measured yet."""
+    round_trip = RoundTrip()
+    return Links(round_trip, BulkWindow(round_trip), BulkWindow(round_trip))

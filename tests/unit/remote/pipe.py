@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from netfs.client.config import SemanticsConfig
 from netfs.client.remote import files
 from netfs.client.remote.channel import Receiver
-from netfs.client.remote.requester import Requester, new_links
+from netfs.client.remote.requester import Requester
+from netfs.client.remote.window import new_links
 from netfs.wire import Buffer
 
 SERVER = "/usr/lib/openssh/sftp-server"

@@ -13,7 +13,7 @@ import pytest_asyncio
 from netfs.client.config import SemanticsConfig
 from netfs.client.remote import api
 from netfs.client.remote.files import SftpFiles
-from netfs.client.remote.requester import Disconnected
+from netfs.client.remote.pending import Disconnected
 from netfs.sftp.attrs import Attrs
 from tests.unit.remote.pipe import SftpServer, sftp_files
 

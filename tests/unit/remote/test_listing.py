@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from netfs.client.remote.listing import scan
-from netfs.client.remote.requester import StatusError
+from netfs.client.remote.pending import StatusError
 from netfs.sftp import requests as req
 from netfs.sftp import responses as rsp
 from netfs.sftp.attrs import Attrs

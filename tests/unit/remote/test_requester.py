@@ -7,13 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from netfs.client.remote.requester import (
-    Disconnected,
-    Expired,
-    Requester,
-    StatusError,
-    new_links,
-)
+from netfs.client.remote.pending import Disconnected, Expired, StatusError
+from netfs.client.remote.requester import Requester
+from netfs.client.remote.window import new_links
 from netfs.sftp import requests as req
 from netfs.sftp import responses as rsp
 from netfs.sftp.attrs import Attrs

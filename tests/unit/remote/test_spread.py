@@ -13,9 +13,9 @@ from netfs.client.remote import api, lanes, spread
 from netfs.client.remote.channel import Receiver
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
 from netfs.client.remote.handles import SessionHandle
-from netfs.client.remote.requester import new_links
 from netfs.client.remote.session import Session
 from netfs.client.remote.spread import Spread
+from netfs.client.remote.window import new_links
 from netfs.sftp.attrs import Attrs
 from tests.unit.remote.links import World
 from tests.unit.remote.pipe import PipeChannel, SftpServer

@@ -1,0 +1,87 @@
+"""A request that waits for its answer: its future, and what it can end with.
+
+When it leaves, and what becomes of its answer, belongs to the requester.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from netfs.client.remote.window import BulkWindow, Mark
+from netfs.client.turns import Awaited, Waker
+from netfs.sftp.requests import Request
+from netfs.sftp.responses import Response, StatusResponse
+
+
+class StatusError(Exception):
+    """The server answered with a status other than OK."""
+
+    def __init__(self, request: Request, status: StatusResponse) -> None:
+        text = status.message.decode("utf-8", "replace")
+        super().__init__(f"{type(request).__name__}: status {status.code} ({text})")
+        self.request = request
+        self.code = status.code
+        self.message = status.message
+
+
+class Disconnected(Exception):
+    """The conversation ended before the answer came.
+
+    ``sent`` tells whether the request may have been carried out.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+class Expired(Disconnected):
+    """No answer came in the time that a request may take while the link is in doubt."""
+
+
+class Pending(Awaited[Response]):
+    """A request's future with what the queue must know of it."""
+
+    __slots__ = ("bulk", "is_sent", "request", "sent_at", "waker")
+
+    request: Request
+    sent_at: float  # on the requester's clock; until it is sent: since when it waits
+    is_sent: bool
+    bulk: Bulk | None  # None: it waits in no lane
+    waker: Waker | None
+
+
+class Opening(Pending):
+    """Of an OPEN or OPENDIR."""
+
+    __slots__ = ("foretold",)
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.foretold: bytes | None = None  # the handle it will get, from its leaving on
+
+
+class Follower(Pending):
+    """Of what is asked of a handle before it is known: its request has an empty one so far."""
+
+    __slots__ = ("opening",)
+
+    opening: Opening
+
+
+class Bulk:
+    """What the queue must know of a request that waits in a lane."""
+
+    __slots__ = ("handle", "mark", "size", "window")
+
+    def __init__(self, handle: bytes | None) -> None:
+        self.handle = handle
+        self.size = 0  # bytes that count in the window
+        self.window: BulkWindow | None = None
+        self.mark: Mark | None = None  # from its leaving on
+
+
+def fail(future: Pending, error: Exception) -> None:
+    """Who waits sees *error*; that nobody does any more is nothing for asyncio to warn of."""
+    future.set_exception(error)
+    future.exception()
