@@ -144,6 +144,7 @@ def test_a_dead_mount_at_the_same_place_is_replaced(cli: Cli, remote: Path) -> N
     (remote / "f").write_text("hello")
     point = cli.mount(remote)
     supervisor, worker = cli.supervisor(point), cli.worker(point)
+    os.kill(worker, signal.SIGSTOP)  # it would unmount if it saw the supervisor end
     os.kill(supervisor, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: gone(worker), 30, "the worker's end")
