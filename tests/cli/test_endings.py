@@ -25,13 +25,6 @@ pytestmark = [pytest.mark.mount, pytest.mark.sshd, pytest.mark.root]
 
 
 @pytest.fixture
-def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
-    made = Cli(sshd, tmp_path)
-    yield made
-    made.clean_up()
-
-
-@pytest.fixture
 def relay(sshd: Sshd) -> Iterator[Relay]:
     with Relay(sshd.port) as made:
         yield made

@@ -25,12 +25,7 @@ from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
 
-
-@pytest.fixture
-def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
-    made = Cli(sshd, tmp_path)
-    yield made
-    made.clean_up()
+WORKER_STOPS = "netfs.client.daemon: stopping"
 
 
 @pytest.fixture
@@ -164,8 +159,9 @@ def test_one_signal_to_all_delivers_unmounts_and_ends_with_zero(
         relay.cut("blackhole")
         os.write(fd, b"kept")
         os.killpg(mount.pid, number)
-        time.sleep(0.5)
-        assert mounts.is_mounted(mount.path)  # it waits for the link
+        wait_until(lambda: WORKER_STOPS in mount.text(), 30, "the worker to be told")
+        with pytest.raises(TimeoutError):  # it waits for the link
+            wait_until(lambda: not mounts.is_mounted(mount.path), 0.5, "an end too early")
         relay.heal()
         assert mount.process.wait(30) == 0
         assert not mounts.is_mounted(mount.path)
@@ -187,7 +183,8 @@ def test_a_second_sigint_waits_for_nothing_more_and_saves_what_is_left(
         relay.cut("blackhole")
         os.write(fd, b"saved")
         os.killpg(mount.pid, signal.SIGINT)
-        time.sleep(0.5)
+        wait_until(lambda: "SIGINT: stopping" in mount.text(), 30, "the supervisor to be told")
+        wait_until(lambda: WORKER_STOPS in mount.text(), 30, "the worker to be told")
         began = time.monotonic()
         os.killpg(mount.pid, signal.SIGINT)
         assert mount.process.wait(30) == 0

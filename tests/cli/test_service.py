@@ -19,18 +19,10 @@ from tests.cli.support import Cli, answers
 from tests.harness import mounts
 from tests.harness.packages import require
 from tests.harness.sftpd import running_sftpd
-from tests.harness.sshd import Sshd
 from tests.harness.waiting import wait_until
 from tests.server.served import serving
 
 pytestmark = [pytest.mark.mount, pytest.mark.sshd]
-
-
-@pytest.fixture
-def cli(need_fuse: None, sshd: Sshd, tmp_path: Path) -> Iterator[Cli]:
-    made = Cli(sshd, tmp_path)
-    yield made
-    made.clean_up()
 
 
 @pytest.mark.root

@@ -23,8 +23,8 @@ def names(first: int, count: int) -> rsp.Name:
     )
 
 
-async def begin(it: Peer) -> asyncio.Task[list[bytes]]:
-    """A listing whose directory is open by now."""
+async def started(it: Peer) -> asyncio.Task[list[bytes]]:
+    """A listing whose first questions have left."""
 
     async def read() -> list[bytes]:
         batches = scan(it.requester, b"/d", lambda name: None)
@@ -33,6 +33,12 @@ async def begin(it: Peer) -> asyncio.Task[list[bytes]]:
     listing = asyncio.ensure_future(read())
     await turn()
     await turn()
+    return listing
+
+
+async def begin(it: Peer) -> asyncio.Task[list[bytes]]:
+    """A listing whose directory is open by now."""
+    listing = await started(it)
     assert it.kinds() == ["Opendir"]
     it.answer(rsp.Handle(b"h"))
     await turn()
@@ -85,14 +91,7 @@ async def test_a_server_that_gives_few_at_a_time_is_asked_again() -> None:
 async def begin_foretold() -> tuple[Peer, asyncio.Task[list[bytes]]]:
     """A listing whose first questions have left with the OPENDIR, which is answered by now."""
     it = await proved()
-
-    async def read() -> list[bytes]:
-        batches = scan(it.requester, b"/d", lambda name: None)
-        return [entry.name async for batch in batches for entry in batch]
-
-    listing = asyncio.ensure_future(read())
-    await turn()
-    await turn()
+    listing = await started(it)
     assert it.kinds() == ["Opendir", "Readdir", "Readdir"]
     await answer(it, rsp.Handle(bytes(4)))
     return it, listing
