@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from netfs.client.config import CacheConfig
 from netfs.client.nodes import NEVER, ROOT_ID, Node, NodeTable
+from netfs.fuse.replies import Validity, validity
 from netfs.sftp.attrs import Attrs, StatVfs
 
 if TYPE_CHECKING:
@@ -120,17 +121,12 @@ class Coherence:
 
     # --- how long ------------------------------------------------------------------------------
 
-    @property
-    def is_up(self) -> bool:
-        """Whether asking the server makes sense now."""
-        return bool(getattr(self._remote, "is_up", True))
-
     def while_up(self) -> WhileUp:
         """``async with`` around a question to which there is an old answer."""
-        return WhileUp(self._waiting, self.is_up)
+        return WhileUp(self._waiting, self._remote.is_up)
 
     def _link_changed(self, _status: object) -> None:
-        if not self.is_up:
+        if not self._remote.is_up:
             now = asyncio.get_running_loop().time()
             while self._waiting:
                 self._waiting.pop().reschedule(now)
@@ -148,7 +144,7 @@ class Coherence:
 
     def has_attrs(self, node: Node, now: float) -> bool:
         """Whether the attributes can be shown without asking."""
-        return node.attrs is not None and (self.attr_left(node, now) > 0 or not self.is_up)
+        return node.attrs is not None and (self.attr_left(node, now) > 0 or not self._remote.is_up)
 
     def name_left(self, node: Node, now: float) -> float:
         """Seconds for which the node's name may still be believed to lead to it."""
@@ -211,11 +207,24 @@ class Coherence:
             return self._kernel_attr_s
         return max(0.0, node.attrs_at + self._attr_s - now)
 
-    def kernel_entry_s(self, node: Node, now: float) -> float:
-        """How long the kernel may keep the name."""
-        if self._kernel_entry_s is not None:
-            return self._kernel_entry_s
-        return max(0.0, self.name_left(node, now))
+    def kernel_valid(self, node: Node, now: float) -> Validity:
+        """How long the kernel may keep the name, and the attributes."""
+        if (
+            self._kernel_entry_s is None
+            and self._kernel_attr_s is None
+            and (parent := node.parent) is not None
+            and ((attrs := node.attrs) is None or attrs.nlink is None or attrs.nlink == 1)
+        ):
+            # As below, for nearly all, without four calls for each.
+            attr_s = node.attrs_at + self._attr_s - now
+            if attr_s > 0 and parent.listed_at + self._dir_s - now <= attr_s:
+                seconds = int(attr_s)
+                nanoseconds = int((attr_s - seconds) * 1e9)
+                return seconds, seconds, nanoseconds, nanoseconds
+        entry_s = self._kernel_entry_s
+        if entry_s is None:
+            entry_s = max(0.0, self.name_left(node, now))
+        return validity(entry_s, self.kernel_attr_s(node, now))
 
     # --- what the server told --------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BLOCK_SIZE: Final = 1 << 20
 """st_blksize, bytes: makes cp and cat use as much as one WRITE carries."""
 
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
+
 _NS: Final = 10**9
 _MAX_SIZE: Final = (1 << 63) - 1
 """The kernel refuses attributes with a larger size, whoever sent them."""
@@ -70,7 +72,7 @@ def attr(ctx: Context, node: Node) -> AttrFields:
         ctime, ctime_nsec = divmod(ctime_ns, _NS)
     identity = ctx.identity
     return (
-        ino or node.ino or ctx.nodes.ino(node),
+        ino or node.ino or ctx.nodes.make_ino(node),
         size,
         blocks if blocks is not None else (size + 511) >> 9,
         atime,
@@ -80,7 +82,7 @@ def attr(ctx: Context, node: Node) -> AttrFields:
         mtime_nsec,
         ctime_nsec,
         identity.modes[mode],
-        nlink or (0 if node.removed else 1),
+        nlink or (0 if node.parent is None and node.nodeid != ROOT_ID else 1),  # node.removed
         identity.uids[uid],
         identity.gids[gid],
         0,
@@ -91,21 +93,16 @@ def attr(ctx: Context, node: Node) -> AttrFields:
 
 def entry(ctx: Context, node: Node, now: float) -> bytes:
     """A fuse_entry_out of *node*; the caller counts the nlookup (``nodes.hold``)."""
-    coherence = ctx.coherence
-    return replies.entry(
-        node.nodeid,
-        0,
-        coherence.kernel_entry_s(node, now),
-        coherence.kernel_attr_s(node, now),
-        attr(ctx, node),
-    )
+    return replies.entry(node.nodeid, 0, ctx.coherence.kernel_valid(node, now), attr(ctx, node))
 
 
 def entry_reply(ctx: Context, node: Node) -> Reply:
     """The answer to LOOKUP and its kin: gives the kernel one reference to *node*."""
-    body = entry(ctx, node, ctx.clock())
+    nodeid = node.nodeid
+    valid = ctx.coherence.kernel_valid(node, ctx.clock())
+    body = replies.entry(nodeid, 0, valid, attr(ctx, node))
     ctx.nodes.hold(node)
-    return Reply((body,), partial(ctx.nodes.forget, node.nodeid, 1))
+    return _new(Reply, ((body,), partial(ctx.nodes.forget, nodeid, 1)))
 
 
 def attr_reply(ctx: Context, node: Node) -> Reply:

@@ -130,7 +130,7 @@ class DirectoryTable:
         self._leave(directory)
         directory.read = False
         known = self._coherence.listing_left(node, self._clock()) > 0
-        if known or (node.listed_at > 0 and not self._coherence.is_up):
+        if known or (node.listed_at > 0 and not self._remote.is_up):
             children = node.children or {}
             directory.entries = [(name, child, child.mode) for name, child in children.items()]
             return
@@ -148,6 +148,10 @@ class DirectoryTable:
 
     def under_way(self, node: Node) -> Listing | None:
         return self._listings.get(node.nodeid)
+
+    def is_listing(self, node: Node) -> bool:
+        """Whether the names of *node* are on their way."""
+        return node.nodeid in self._listings
 
     def fetch(self, node: Node) -> Listing:
         """Begin to list *node*, or join who does; the caller counts itself in ``users``."""

@@ -248,12 +248,11 @@ class Dispatcher:
             self._ended.set_result(end)
 
     def _dispatch(self, message: memoryview) -> None:
-        try:
-            header = requests.decode_header(message)
-        except MalformedRequest as error:
+        if len(message) < requests.HEADER_SIZE:
             self._counters.malformed += 1
-            log.error("%s", error)
+            log.error("%d bytes are no request", len(message))
             return
+        header = requests.decode_header(message)
         _, opcode, unique, _, uid, _, _, _, _ = header
         handler = self._handlers.get(opcode)
         if handler is None:
@@ -338,12 +337,20 @@ class Dispatcher:
         self, opcode: int, request: requests.Request, coroutine: Coroutine[Any, Any, Reply]
     ) -> None:
         assert self._loop is not None
-        one = InFlight(self._loop, coroutine, self._ended_one, opcode, request, self._clock())
-        unique = one.unique
+        one = InFlight(self._loop, coroutine, self._ended_one)
+        one.unique = unique = request.unique
+        one.opcode = opcode
+        one.nodeid = nodeid = request.nodeid
+        one.pid = request.pid
+        one.since = self._clock()
+        one.begun = one.answered = one.cancelled = one.interrupted = False
+        one.quit_at = one.also = None
         self._in_flight[unique] = one
         busy = self._busy
-        for nodeid in one.nodeids:
-            busy[nodeid] = busy.get(nodeid, 0) + 1
+        busy[nodeid] = busy.get(nodeid, 0) + 1
+        if type(request) is requests.Rename and request.new_parent != nodeid:
+            one.also = other = request.new_parent
+            busy[other] = busy.get(other, 0) + 1
         self._counters.waited += 1
         if self._queue or self._running >= self._max_tasks:
             self._queue.append(one)
@@ -422,7 +429,9 @@ class Dispatcher:
         unique = one.unique
         del self._in_flight[unique]
         busy = self._busy
-        for nodeid in one.nodeids:
+        for nodeid in (one.nodeid, one.also):
+            if nodeid is None:
+                continue
             left = busy[nodeid] - 1
             if left:
                 busy[nodeid] = left

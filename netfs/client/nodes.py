@@ -122,30 +122,27 @@ class NodeTable:
         Stable across mounts while nothing is renamed, kept when it is renamed.
         """
         attrs = node.attrs
-        if attrs is not None and attrs.ino:
-            return attrs.ino
-        parent = node.parent
-        if node.ino is None and parent is not None and parent.ino is not None:
-            node.ino = self._free_ino(parent.ino, node.name, node.nodeid)
-        if node.ino is None:
+        return (attrs is not None and attrs.ino) or node.ino or self.make_ino(node)
+
+    def make_ino(self, node: Node) -> int:
+        """Give *node* an ``ino``, which it must not have."""
+        above = node.parent
+        if above is not None and above.ino is None:
             chain: list[Node] = []  # not recursion: a tree may be deeper than the stack
-            at: Node | None = node
+            at: Node | None = above
             while at is not None and at.ino is None:
                 chain.append(at)
                 at = at.parent
-            above = at.ino if at is not None and at.ino is not None else 0
-            for each in reversed(chain):
-                above = each.ino = self._free_ino(above, each.name, each.nodeid)
-        assert node.ino is not None
-        return node.ino
-
-    def _free_ino(self, parent_ino: int, name: bytes, nodeid: int) -> int:
+            while chain:
+                self.make_ino(chain.pop())
         # A renamed file keeps its number while a new file takes its old name: the two must
         # differ, or `cp` and `diff` believe that they are one file.
-        seed = b"%d/%s" % (parent_ino, name)
+        seed = b"%d/%s" % (0 if above is None else above.ino or 0, node.name)
+        moved = self._moved_inos
         while True:
             ino = int.from_bytes(blake2b(seed, digest_size=8).digest(), "little") | 2
-            if not self._moved_inos or self._moved_inos.get(ino, nodeid) == nodeid:
+            if not moved or moved.get(ino, node.nodeid) == node.nodeid:
+                node.ino = ino
                 return ino
             seed += b"'"
 
@@ -217,6 +214,11 @@ class NodeTable:
                 node = twin
         if node is None:
             node = self.add(parent, name)
+            if nlink is None:
+                node.attrs = attrs
+                node.mode = attrs.mode or 0
+                node.attrs_at = node.told_at = at
+                return node
         elif parent.negative is not None:
             parent.negative.pop(name, None)
         if node.changes <= asked:

@@ -68,13 +68,13 @@ class TreeReadAhead:
 
     # --- what happens ----------------------------------------------------------------------------
 
-    def looked_up(self, directory: Node, *, asked: bool) -> None:
+    def looked_up(self, directory: Node, now: float, *, asked: bool) -> None:
         """A name of *directory* is looked up; *asked*: the server has to be asked for it."""
         if self._enabled:
             if self._is_logged:
                 self._log("looks up in", directory)
             try:
-                if self._planner.looked_up(directory, self._clock(), asked=asked):
+                if self._planner.looked_up(directory, now, asked=asked):
                     self._act()
             except Exception:
                 self._give_up()
@@ -118,10 +118,6 @@ class TreeReadAhead:
 
     # --- what is under way -----------------------------------------------------------------------
 
-    def is_listing(self, directory: Node) -> bool:
-        """Whether the names of *directory* are on their way."""
-        return self._directories.under_way(directory) is not None
-
     async def wait_listed(self, directory: Node) -> None:
         """Wait for the listing of *directory* that is under way, or for the first part of a long
         one; a failed one tells nothing."""
@@ -146,8 +142,7 @@ class TreeReadAhead:
             return
         if parent.children is None or len(parent.children) > MAX_ENTRIES_AHEAD:
             return
-        if self.is_listing(parent):
-            await self.wait_listed(parent)
+        await self.wait_listed(parent)
 
     def statistics(self) -> Statistics:
         return self._planner.statistics()
@@ -160,7 +155,7 @@ class TreeReadAhead:
         self._enabled = False
 
     def _act(self) -> None:
-        if not self._coherence.is_up:
+        if not self._remote.is_up:
             return
         plan, wanted = self._planner.take(self._clock())
         for directory in plan.directories:

@@ -35,9 +35,6 @@ class Turn:
         else:
             self._loop.call_soon(work)
 
-    def begin(self) -> None:
-        self.depth += 1
-
     def end(self) -> None:
         self.depth -= 1
         if not self.depth and self._later:

@@ -76,11 +76,8 @@ def validity(entry_valid_s: float, attr_valid_s: float) -> Validity:
     )
 
 
-def entry(
-    nodeid: int, generation: int, entry_valid_s: float, attr_valid_s: float, attr: AttrFields
-) -> bytes:
+def entry(nodeid: int, generation: int, valid: Validity, attr: AttrFields) -> bytes:
     """struct fuse_entry_out: counts one nlookup of *nodeid*."""
-    valid = validity(entry_valid_s, attr_valid_s)
     return abi.ENTRY_OUT.pack(nodeid, generation, *valid, *attr)
 
 

@@ -284,20 +284,13 @@ def decode(buf: Buffer, minor: int = abi.MINOR_MAX) -> Request:
     Raises:
         MalformedRequest: it is truncated, or its names are.
     """
+    if len(buf) < HEADER_SIZE:
+        raise MalformedRequest(f"{len(buf)} bytes are no request")
     return decode_body(decode_header(buf), memoryview(buf), minor)
 
 
-def decode_header(buf: Buffer) -> Header:
-    """The first 40 bytes of a message.
-
-    Raises:
-        MalformedRequest: there are fewer.
-    """
-    try:
-        header: Header = abi.IN_HEADER.unpack_from(buf)
-    except struct.error:
-        raise MalformedRequest(f"{len(buf)} bytes are no request") from None
-    return header
+decode_header: Final[Callable[[Buffer], Header]] = abi.IN_HEADER.unpack_from
+"""The first HEADER_SIZE bytes of a message, which must be there."""
 
 
 def decode_body(header: Header, message: memoryview, minor: int = abi.MINOR_MAX) -> Request:
@@ -341,7 +334,10 @@ def _name(body: memoryview, start: int) -> bytes:
 
 
 def _lookup(h: _Head, body: memoryview) -> Request:
-    return Lookup(*h, _name(body, 0))
+    name = bytes(body)  # as ``_name``: of most requests this is the one
+    if len(name) < 2 or name.find(b"\0") != len(name) - 1:
+        raise MalformedRequest(f"not a name: {name[:64]!r}")
+    return Lookup(*h, name[:-1])
 
 
 def _forget(h: _Head, body: memoryview) -> Request:

@@ -19,9 +19,18 @@ _JOINED: Final = 32 * 1024  # bytes up to which one buffer more to write costs m
 class Turn(Protocol):
     """What receivers put off to the end of all that came in one piece."""
 
-    def begin(self) -> None: ...
+    depth: int  # grows by one where it begins; ``end`` takes that back
 
     def end(self) -> None: ...
+
+
+class _NoTurn:
+    """Nobody puts anything off."""
+
+    depth = 0
+
+    def end(self) -> None:
+        pass
 
 
 class Outlet(Protocol):
@@ -51,7 +60,7 @@ class FastPath:
         self._writers: list[Outlet] = []
         self.inlets: dict[Any, Inlet] = {}
         """Of a channel: who gets its data."""
-        self.turn: Turn | None = None
+        self.turn: Turn = _NoTurn()
         self._is_full = False
         self._is_held = False
         self._encryption: Any = None  # asyncssh's, whose key _sealer uses
@@ -75,6 +84,18 @@ class FastPath:
         connection = self._connection
         return (
             connection._kex_complete
+            and not (self._is_full or self._is_held)
+            and connection._transport is not None
+        )
+
+    @property
+    def may_send(self) -> bool:
+        """``may_write``, and there is the same ``sealer`` as before: the usual case."""
+        connection = self._connection
+        return (
+            connection._send_encryption is self._encryption
+            and self._sealer is not None
+            and connection._kex_complete
             and not (self._is_full or self._is_held)
             and connection._transport is not None
         )
@@ -104,7 +125,11 @@ class FastPath:
             transport.write(head + sealed)
         else:
             transport.writelines((head, sealed))
-        self._sent(1, size)
+        connection = self._connection
+        connection._send_seq = (connection._send_seq + 1) & 0xFFFFFFFF
+        connection._rekey_bytes_sent += size
+        if connection._rekey_bytes_sent >= connection._rekey_bytes:
+            self._rekey()
 
     def send_all(self, plains: Iterable[bytes]) -> None:
         """``send`` the insides of several packets, BATCH bytes when sealed at most, in one go.
@@ -128,17 +153,16 @@ class FastPath:
             count += 1
             total += size
         cipher._iv = pack(fixed, counter)
-        self._connection._transport.write(batch[:end])
-        self._sent(count, total)
-
-    def _sent(self, count: int, size: int) -> None:
-        """*count* packets were written, *size* bytes that count towards the next rekeying."""
         connection = self._connection
+        connection._transport.write(batch[:end])
         connection._send_seq = (connection._send_seq + count) & 0xFFFFFFFF
-        connection._rekey_bytes_sent += size
+        connection._rekey_bytes_sent += total
         if connection._rekey_bytes_sent >= connection._rekey_bytes:
-            # asyncssh looks whether a new key is due whenever it sends something.
-            connection.send_packet(IGNORE, bytes(4))
+            self._rekey()
+
+    def _rekey(self) -> None:
+        """asyncssh looks whether a new key is due whenever it sends something."""
+        self._connection.send_packet(IGNORE, bytes(4))
 
     def hold(self) -> None:
         """More answers are at hand: what they ask for leaves together, at ``release``."""

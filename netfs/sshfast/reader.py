@@ -11,7 +11,16 @@ from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from netfs.sshfast.packets import CHANNEL_DATA, DATA_HEAD, DATA_STRUCT, TAG, WINDOW_ADJUST, step
+from netfs.sshfast.packets import (
+    CHANNEL_DATA,
+    COUNTER,
+    DATA_HEAD,
+    DATA_STRUCT,
+    IV,
+    TAG,
+    WINDOW_ADJUST,
+    step,
+)
 from netfs.sshfast.path import FastPath, Inlet
 
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
@@ -27,6 +36,7 @@ class FastReader(asyncio.BufferedProtocol):
         # Anonymous pages take memory when they are first written to: an idle connection has few.
         self._view = memoryview(mmap.mmap(-1, _READ_BUFFER))
         self._end = 0  # bytes in the buffer; they begin with a packet
+        self._is_ready = False  # asyncssh has been looked at since it was handed something
         self._cipher: Any = None  # asyncssh's, whose key _opener uses
         self._opener: AESGCM | None = None
         self._channel: Any = None  # whose data came last by the short way
@@ -52,54 +62,51 @@ class FastReader(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        turn = self._path.turn
-        if turn is None:
-            self._read(nbytes)
-            return
-        turn.begin()
+        end = self._end + nbytes
+        self._end = 0  # whatever happens below, get_buffer must have room
+        view, path = self._view, self._path
+        start, is_held = 0, False
+        turn = path.turn
+        turn.depth += 1
         try:
-            self._read(nbytes)
+            while end - start >= 4:
+                if not self._is_ready and not self._look():
+                    path.release()
+                    self._hand_over(view[start:end])  # it keeps an unfinished packet
+                    return
+                length = _LENGTH.unpack_from(view, start)[0]
+                stop = start + 4 + length + TAG
+                if stop - start > _READ_BUFFER or length > self._connection._max_recv_pktlen:
+                    path.release()
+                    self._hand_over(view[start:end])  # it refuses this one
+                    return
+                if stop > end:
+                    break
+                if stop < end and not is_held:
+                    is_held = True
+                    path.hold()
+                packet = view[start:stop]
+                if not self._take(packet, length):
+                    self._hand_over(packet)
+                    if self._connection._transport is None:
+                        return
+                start = stop
+            if is_held:
+                path.release()
+            rest = end - start
+            if rest:
+                # At most one packet, and usually a small part of one.
+                view[:rest] = view[start:end]
+            self._end = rest
         finally:
             turn.end()
 
-    def _read(self, nbytes: int) -> None:
-        end = self._end + nbytes
-        self._end = 0  # whatever happens below, get_buffer must have room
-        connection, view = self._connection, self._view
-        start, is_ready, is_held = 0, False, False
-        while end - start >= 4:
-            # Only what asyncssh is handed changes its state.
-            if not is_ready and not self._is_ready():
-                self._path.release()
-                connection.data_received(bytes(view[start:end]))  # it keeps an unfinished packet
-                return
-            is_ready = True
-            length = _LENGTH.unpack_from(view, start)[0]
-            if length > connection._max_recv_pktlen or length + 4 + TAG > _READ_BUFFER:
-                self._path.release()
-                connection.data_received(bytes(view[start:end]))  # it refuses this one
-                return
-            stop = start + 4 + length + TAG
-            if stop > end:
-                break
-            if stop < end and not is_held:
-                is_held = True
-                self._path.hold()
-            if not self._take(view[start:stop], length):
-                connection.data_received(bytes(view[start:stop]))
-                is_ready = False
-                if connection._transport is None:
-                    return
-            start = stop
-        if is_held:
-            self._path.release()
-        rest = end - start
-        if rest:
-            # At most one packet, and usually a small part of one.
-            view[:rest] = view[start:end]
-        self._end = rest
+    def _hand_over(self, piece: memoryview) -> None:
+        """asyncssh takes what is not taken here: only that changes its state."""
+        self._is_ready = False
+        self._connection.data_received(bytes(piece))
 
-    def _is_ready(self) -> bool:
+    def _look(self) -> bool:
         """Whether asyncssh stands between two packets, and they are plain AES-GCM."""
         connection = self._connection
         encryption = connection._recv_encryption
@@ -113,6 +120,7 @@ class FastReader(asyncio.BufferedProtocol):
         if encryption._cipher is not self._cipher:
             self._cipher = encryption._cipher
             self._opener = AESGCM(self._cipher._key)
+        self._is_ready = True
         return True
 
     def _take(self, packet: memoryview, length: int) -> bool:
@@ -176,7 +184,9 @@ class FastReader(asyncio.BufferedProtocol):
         is_data = kind == CHANNEL_DATA and end + padding == len(plain) and size and window >= 0
         if not is_data and not (kind == WINDOW_ADJUST and DATA_HEAD + padding == len(plain)):
             return False
-        step(self._cipher)
+        cipher = self._cipher
+        fixed, counter = IV.unpack(cipher._iv)  # as ``step``
+        cipher._iv = IV.pack(fixed, (counter + 1) & COUNTER)
         connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
         if not is_data:
             channel._send_window += size
@@ -185,7 +195,12 @@ class FastReader(asyncio.BufferedProtocol):
             return True
         data = memoryview(plain)[DATA_HEAD:end]
         inlet = self._path.inlets.get(channel)
-        if inlet is not None and _is_plain(channel, window, inlet):
+        if (
+            inlet is not None
+            and window >= inlet.least
+            and channel._send_state == "open"
+            and not channel._recv_paused
+        ):  # as ``_is_plain``
             self._channel, self._number, self._inlet = channel, number, inlet
             channel._recv_window = window
             inlet.receive(data)

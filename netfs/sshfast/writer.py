@@ -69,7 +69,8 @@ class FastWriter:
         Only where asyncssh would deliver it at once; else it still does, to the session.  What is
         read from the socket at once is one *turn*.
         """
-        self._path.turn = turn
+        if turn is not None:
+            self._path.turn = turn
         least = (self.channel._init_recv_window + 1) // 2
         if landed is None or not OPENS_INTO:
             landing = None
@@ -84,14 +85,14 @@ class FastWriter:
             or not 0 < size <= self._packet_size
             or size > channel._send_window
             or channel._send_chan is None
-            or not path.may_write
-            or path.sealer() is None
+            or not path.may_send
         ):
             self._put_off(buffers)
             return
         # One packet that may leave: most requests.
         channel._send_window -= size
-        path.send(self._wrap(buffers, size))
+        head, padding = self._around(size)
+        path.send(b"".join((head, *buffers, padding)))
 
     def _put_off(self, buffers: Sequence[Buffer]) -> None:
         for buffer in buffers:

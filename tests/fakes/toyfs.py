@@ -62,7 +62,9 @@ class ToyFs:
 
     def entry(self, node: ToyNode) -> bytes:
         self.count(node)
-        return replies.entry(node.nodeid, 0, self.valid_s, self.valid_s, node.attr())
+        return replies.entry(
+            node.nodeid, 0, replies.validity(self.valid_s, self.valid_s), node.attr()
+        )
 
     async def hang(self, what: str, request: requests.Request) -> Reply:
         self.hanging.append(what)

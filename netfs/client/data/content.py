@@ -127,7 +127,7 @@ class FileData:
         """Whether the version counts as revalidated without asking (design: close-to-open)."""
         if self._identifier is not None:
             return False
-        if not self._pool.coherence.is_up:
+        if not self._pool.remote.is_up:
             return self.version is not None  # better old than none
         own = self.own
         if own is not None:
@@ -404,7 +404,7 @@ class FileData:
         """Ask how long the file is, for who appends to it when nothing of ours is under way."""
         pool = self._pool
         handle = self.handles.any
-        if handle is None or not pool.coherence.is_up or (self.creators and not self.changes):
+        if handle is None or not pool.remote.is_up or (self.creators and not self.changes):
             return  # (Nobody else knows yet what was just created.)
         seq = self.changes
         at = pool.clock()

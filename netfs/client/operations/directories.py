@@ -54,7 +54,7 @@ def opendir(ctx: Context, request: requests.OpenDir) -> Reply | Coroutine[Any, A
     # df and automount open the mount's root before they ask for anything: it always opens soon
     patience_s = None
     if node is ctx.nodes.root:
-        patience_s = ROOT_WAIT_S if ctx.coherence.is_up else 0
+        patience_s = ROOT_WAIT_S if ctx.remote.is_up else 0
     return _opendir(ctx, directory, fh, patience_s)
 
 
@@ -73,7 +73,7 @@ async def _opendir(
                 await directory.listing.wait_entries(0)
     except TimeoutError:
         # The server's ETIMEDOUT, or nobody here waits any longer.
-        if was_listed and not ctx.coherence.is_up:
+        if was_listed and not ctx.remote.is_up:
             directories.take_snapshot(directory)  # as it was
         elif patience_s is None:
             directories.close(fh)
@@ -222,10 +222,7 @@ class _Believed:
         assert attrs is not None
         if node.attrs_at == self._at and attrs.nlink == 1:
             return self._same  # as the one before: most of a listing was told at one time
-        valid = replies.validity(
-            self._coherence.kernel_entry_s(node, self._now),
-            self._coherence.kernel_attr_s(node, self._now),
-        )
+        valid = self._coherence.kernel_valid(node, self._now)
         if attrs.nlink == 1:
             self._at, self._same = node.attrs_at, valid
         return valid

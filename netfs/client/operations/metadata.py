@@ -203,7 +203,7 @@ def _is_settled(ctx: Context, node: Node, request: requests.SetAttr) -> bool:
         or ctx.clock() - node.attrs_at > ctx.config.cache.cto_window_s
         or request.size is not None
         or _sets_times(request)
-        or not ctx.coherence.is_up
+        or not ctx.remote.is_up
         or node.removed
         or login.uid not in (0, attrs.uid)
     ):
@@ -406,7 +406,7 @@ async def _access(ctx: Context, node: Node, request: requests.Access) -> Reply:
 def statfs(ctx: Context, request: requests.StatFs) -> Reply | Coroutine[Any, Any, Reply]:
     size = ctx.coherence.filesystem
     told = size.told
-    if told is not None and (ctx.clock() - size.at < STATFS_TTL_S or not ctx.coherence.is_up):
+    if told is not None and (ctx.clock() - size.at < STATFS_TTL_S or not ctx.remote.is_up):
         return _statfs_reply(told)
     return _statfs(ctx, size)
 

@@ -54,21 +54,23 @@ def check_name(name: bytes) -> None:
 
 def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply]:
     name = request.name
-    check_name(name)
+    if len(name) > NAME_MAX:
+        raise os_error(errno.ENAMETOOLONG)
     parent = ctx.nodes.get(request.nodeid)
-    now = ctx.clock()
     coherence = ctx.coherence
     children = parent.children
     node = children.get(name) if children is not None else None
     if node is not None:
-        if node.attrs is not None and (coherence.name_left(node, now) > 0 or not coherence.is_up):
-            ctx.tree.looked_up(parent, asked=False)
+        now = ctx.clock()
+        if node.attrs is not None and (coherence.name_left(node, now) > 0 or not ctx.remote.is_up):
+            ctx.tree.looked_up(parent, now, asked=False)
             return convert.entry_reply(ctx, node)
         return (_ask_name if node.attrs is None else _ask_known)(ctx, parent, name)
-    left = coherence.missing_left(parent, name, now)
-    if left > 0:
-        return Reply((replies.negative_entry(left),))
-    if not coherence.is_up:
+    if parent.listed_at > NEVER or parent.negative is not None:
+        left = coherence.missing_left(parent, name, ctx.clock())
+        if left > 0:
+            return Reply((replies.negative_entry(left),))
+    if not ctx.remote.is_up:
         if coherence.is_known_missing(parent, name):
             raise os_error(errno.ENOENT)
         if coherence.is_given_up(parent, name):
@@ -91,22 +93,26 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
 
 
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
-    ctx.tree.looked_up(parent, asked=True)
-    if ctx.tree.is_listing(parent):
+    at = ctx.clock()
+    ctx.tree.looked_up(parent, at, asked=True)
+    if ctx.directories.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
         with suppress(TimeoutError):  # the question itself waits as long as it may for the link
             async with ctx.coherence.while_up():
                 await ctx.tree.wait_listed(parent)
         node = ctx.nodes.child(parent, name)
-        now = ctx.clock()
-        if node is not None and ctx.coherence.has_attrs(node, now):
+        at = ctx.clock()
+        if node is not None and ctx.coherence.has_attrs(node, at):
             return convert.entry_reply(ctx, node)
-        if node is None and ctx.coherence.missing_left(parent, name, now) > 0:
-            return Reply((replies.negative_entry(ctx.coherence.missing_left(parent, name, now)),))
+        if node is None and ctx.coherence.missing_left(parent, name, at) > 0:
+            return Reply((replies.negative_entry(ctx.coherence.missing_left(parent, name, at)),))
     path = ctx.nodes.path_of(parent, name)
-    at, asked = ctx.clock(), ctx.nodes.stamp
+    asked = ctx.nodes.stamp
     try:
-        attrs = await look(ctx, path)
+        if ctx.config.semantics.follow_symlinks:
+            attrs = await _look_behind(ctx, path)
+        else:
+            attrs = await ctx.remote.lstat(path)
     except OSError as exc:
         if exc.errno == errno.ENOENT:
             believed_s = ctx.coherence.missing(parent, name, at, asked)
@@ -151,7 +157,7 @@ def readlink(ctx: Context, request: requests.ReadLink) -> Reply | Coroutine[Any,
     node = ctx.nodes.get(request.nodeid)
     ctx.tree.read_link(node)
     if node.target is not None and (
-        ctx.coherence.target_left(node, ctx.clock()) > 0 or not ctx.coherence.is_up
+        ctx.coherence.target_left(node, ctx.clock()) > 0 or not ctx.remote.is_up
     ):
         return Reply((_shown_target(ctx, node, node.target),))
     return _readlink(ctx, node)
@@ -436,7 +442,7 @@ def keep_told(ctx: Context, directory: Node) -> None:
 def _look_along(ctx: Context, directory: Node) -> None:
     # The mount's root, and what may be a symlink followed, are asked for in their own ways.
     parent = directory.parent
-    if parent is not None and ctx.coherence.is_up and not ctx.config.semantics.follow_symlinks:
+    if parent is not None and ctx.remote.is_up and not ctx.config.semantics.follow_symlinks:
         ctx.spawn(_look_again(ctx, directory, parent, directory.name))
 
 

@@ -47,6 +47,7 @@ class Remote(Protocol):
 
     limits: Limits  # max_read and max_write are always > 0 here
     extensions: frozenset[bytes]  # as the server offered them, e.g. b"hardlink@openssh.com"
+    is_up: bool  # asking the server makes sense now: requests would not wait for the link
 
     async def lstat(self, path: bytes) -> Attrs: ...
 

@@ -45,6 +45,7 @@ class LastingLink:
         self._current: Conversation | None = None
         self._now: SftpFiles | None = None
         """What requests go through at present: the current conversation's, until it has ended."""
+        self.is_up = False  # requests would not wait for the link
         self._began = clock()  # of the present conversation: patience starts anew if it lasted
         self._up = asyncio.Event()  # there may be a conversation to use
         self._is_over = False  # there will never be another one
@@ -94,11 +95,6 @@ class LastingLink:
         """When ``link_state`` became what it is (on the clock)."""
         return self._keeper.status.since
 
-    @property
-    def is_up(self) -> bool:
-        """False while requests would wait for the link."""
-        return self._now is not None and self.link_state is not LinkState.SUSPECT
-
     async def wait_up(self) -> None:
         """Returns when there is a conversation.
 
@@ -136,7 +132,10 @@ class LastingLink:
         if live is not None and live is not self._current:
             self._adopt(live)
         if not status.state.is_usable:
-            self._current = self._now = None
+            self._current = None
+            self._use(None)
+        else:
+            self._use(self._now)
         if status.state is LinkState.SUSPECT:
             self._expire()
         for listener in self._listeners:
@@ -145,10 +144,8 @@ class LastingLink:
     def _adopt(self, conversation: Conversation) -> None:
         """It is the present one from now on."""
         self._current = conversation
-        self._now = conversation.files
         conversation.on_end = lambda: self._ended(conversation)
-        if conversation.is_ended:
-            self._now = None
+        self._use(None if conversation.is_ended else conversation.files)
         self._began = self._clock()
         self._conversations += 1
         self.links = conversation.links
@@ -156,11 +153,16 @@ class LastingLink:
 
     def _ended(self, conversation: Conversation) -> None:
         if conversation is self._current:
-            self._now = None
+            self._use(None)
+
+    def _use(self, files: SftpFiles | None) -> None:
+        self._now = files
+        self.is_up = files is not None and self.link_state is not LinkState.SUSPECT
 
     def _end(self) -> None:
         self._is_over = True
-        self._current = self._now = None
+        self._current = None
+        self._use(None)
         if self._expiry is not None:
             self._expiry.cancel()
         self._up.set()

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from netfs.buffers import Landing
 from netfs.client.remote.channel import Channel
@@ -34,9 +34,6 @@ from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
 from netfs.sftp.requests import Close, Open, Opendir, Read, Readdir, Request, Write
 from netfs.sftp.responses import Handle, Response, StatusResponse
 from netfs.wire import Buffer
-
-_T = TypeVar("_T")
-_P = TypeVar("_P", bound=Pending)
 
 _log = logging.getLogger(__name__)
 
@@ -131,15 +128,13 @@ class Requester:
             raise Disconnected(self._ended.result(), sent=False)
         return self._version.result()
 
-    def ask(self, request: Request) -> Pending:
-        """Queue *request*; its future gives the response, whatever its status is.
+    def ask(self, request: Request, future: Pending | None = None) -> Pending:
+        """Queue *request*; its future, made if need be, gives the response, whatever its status.
 
         The future's exceptions are Disconnected and LocalProtocolError.
         """
-        return self._queue(Pending(loop=self._loop), request)
-
-    def _queue(self, future: _P, request: Request) -> _P:
-        """See ``ask``."""
+        if future is None:
+            future = Pending(loop=self._loop)
         future.request = request
         future.sent_at = self._clock()
         future.is_sent = False
@@ -191,12 +186,12 @@ class Requester:
             StatusError, Disconnected, LocalProtocolError
         """
         opening = Opening(loop=self._loop)
-        _ = self._queue(opening, request)
+        _ = self.ask(request, opening)
         followers: list[Pending] = []
         for each in behind:
             follower = Follower(loop=self._loop)
             follower.opening = opening
-            followers.append(self._queue(follower, each))
+            followers.append(self.ask(each, follower))
         try:
             response = await opening
             if isinstance(response, StatusResponse):
@@ -277,9 +272,6 @@ class Requester:
 
     # What the channel calls.
 
-    def data_received(self, data: Buffer) -> None:
-        self._receive(self._connection.receive_data, data, len(data))
-
     @property
     def landing(self) -> Landing:
         """See channel.LandingReceiver."""
@@ -287,23 +279,22 @@ class Requester:
 
     def landed(self, count: int) -> None:
         """See channel.LandingReceiver."""
-        self._receive(self._connection.receive_landed, count, count)
+        self.data_received(b"", count)
 
-    def _receive(
-        self,
-        understand: Callable[[_T, list[Version | Answer[Pending] | Reaped[Pending]]], None],
-        came: _T,
-        size: int,
-    ) -> None:
-        """Have what *came*, *size* bytes, understood, and tell those who waited for it."""
+    def data_received(self, data: Buffer, landed: int = 0) -> None:
+        """Have what came understood, and tell those who waited for it: *data*, or else the bytes
+        that have *landed*."""
         if self.is_ended:
             return
-        self._bytes_received += size
+        self._bytes_received += landed or len(data)
         now = self.heard_at = self._clock()
         events: list[Version | Answer[Pending] | Reaped[Pending]] = []
         breach: RemoteProtocolError | None = None
         try:
-            understand(came, events)
+            if landed:
+                self._connection.receive_landed(landed, events)
+            else:
+                self._connection.receive_data(data, events)
         except RemoteProtocolError as exc:
             breach = exc
         if not events and breach is None:
@@ -319,8 +310,9 @@ class Requester:
                     self._take(event, now)
                     continue
                 future, _request, response = event
-                waker = future.take_waker()
-                if waker is not None:
+                waker = future.waker
+                if waker is not None:  # as ``take_waker``
+                    future.remove_done_callback(waker)
                     woken.append((waker, future))
                 future.set_result(response)
                 self._answers += 1

@@ -13,8 +13,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 from netfs.client.config import Config
 from netfs.client.remote import renaming
@@ -39,6 +39,9 @@ from netfs.wire import Buffer
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 _R = TypeVar("_R", bound=req.Request)
+
+
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
 class SessionStatistics(NamedTuple):
@@ -173,14 +176,22 @@ class Session(LastingLink):
 
     # Names and attributes.
 
-    async def lstat(self, path: bytes) -> Attrs:
-        attrs = await self._ask(SftpFiles.attrs, req.Lstat(path))
+    # Those that are one question return its coroutine: one layer less for each step of a wait.
+
+    def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
+        asking = self._ask(SftpFiles.attrs, _new(req.Lstat, (path,)))
         if path in self._handles.opened.by_name:
-            self._handles.seen(path, attrs, self._now)
+            return self._lstat_open(path, asking)
+        return asking
+
+    async def _lstat_open(self, path: bytes, asking: Coroutine[Any, Any, Attrs]) -> Attrs:
+        """Of a name whose file is open."""
+        attrs = await asking
+        self._handles.seen(path, attrs, self._now)
         return attrs
 
-    async def stat(self, path: bytes) -> Attrs:
-        return await self._ask(SftpFiles.attrs, req.Stat(path))
+    def stat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
+        return self._ask(SftpFiles.attrs, req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
         return await self._ask(SftpFiles.readlink, path)

@@ -154,8 +154,8 @@ async def test_inside_it_is_the_current_task_and_outside_the_old_one_is() -> Non
 async def test_work_put_off_is_done_at_the_end_of_the_outermost_turn() -> None:
     turn = Turn(asyncio.get_running_loop())
     done: list[int] = []
-    turn.begin()
-    turn.begin()
+    turn.depth += 1
+    turn.depth += 1
     turn.at_end(lambda: done.append(1))
     turn.end()
     assert not done
@@ -179,7 +179,7 @@ async def test_work_that_fails_does_not_lose_the_rest() -> None:
     def fail() -> None:
         raise ValueError("no")
 
-    turn.begin()
+    turn.depth += 1
     turn.at_end(lambda: done.append(1))
     turn.at_end(fail)
     with pytest.raises(ValueError, match="no"):

@@ -18,7 +18,7 @@ ATTR_BYTES = struct.pack(
 
 
 def test_an_entry() -> None:
-    assert replies.entry(7, 2, 1.5, 0.25, ATTR) == (
+    assert replies.entry(7, 2, replies.validity(1.5, 0.25), ATTR) == (
         struct.pack("<4Q2I", 7, 2, 1, 0, 500_000_000, 250_000_000) + ATTR_BYTES
     )
 
@@ -36,7 +36,7 @@ def test_attributes() -> None:
 def test_open_and_create() -> None:
     opened = struct.pack("<QIi", 9, abi.FOPEN_KEEP_CACHE, 0)
     assert replies.open_(9, abi.FOPEN_KEEP_CACHE) == opened
-    entry = replies.entry(7, 0, 0, 0, ATTR)
+    entry = replies.entry(7, 0, replies.NOT_VALID, ATTR)
     assert replies.create(entry, 9, abi.FOPEN_KEEP_CACHE) == entry + opened
 
 
@@ -83,7 +83,7 @@ def test_dirents_are_padded_to_eight_bytes() -> None:
 
 def test_direntplus_has_an_entry_before_each() -> None:
     writer = dirents.DirentPlusWriter(4096)
-    entry = replies.entry(7, 0, 1, 1, ATTR)
+    entry = replies.entry(7, 0, replies.validity(1, 1), ATTR)
     assert writer.add(1, 1, 0o040755, b".")
     assert writer.add(5, 2, 0o120777, b"a", 7, replies.validity(1, 1), ATTR)
     assert writer.body() == (

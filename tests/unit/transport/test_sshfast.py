@@ -188,11 +188,11 @@ def test_what_arrives_together_is_one_turn_of_its_receiver() -> None:
     seen: list[str] = []
 
     class Turn:
-        def begin(self) -> None:
-            seen.append("begin")
+        depth = 0
 
         def end(self) -> None:
-            seen.append("end")
+            seen.append(f"end of {self.depth}")
+            self.depth -= 1
 
     def receive(data: memoryview) -> None:
         seen.append(bytes(data).decode())
@@ -201,10 +201,10 @@ def test_what_arrives_together_is_one_turn_of_its_receiver() -> None:
 
     FastWriter(path, connection, connection._channels[5], None).deliver_to(receive, Turn())
     feed(fast, seal(server, channel_data(b"one")) + seal(server, channel_data(b"two")))
-    assert seen == ["begin", "one", "two", "end"]
+    assert seen == ["one", "two", "end of 1"]
     with pytest.raises(ValueError):
         feed(fast, seal(server, channel_data(b"bad")))
-    assert seen[4:] == ["begin", "bad", "end"]
+    assert seen[3:] == ["bad", "end of 1"]
 
 
 def test_windows_that_are_widened_at_once_are_used_together() -> None:
