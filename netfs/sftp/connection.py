@@ -7,7 +7,7 @@ decision about what to ask or answer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from netfs.buffers import Landing
@@ -166,8 +166,11 @@ class ClientConnection(Generic[W]):
         self._pending.clear()
         return lost
 
-    def receive_data(self, piece: Buffer, events: list[Version | Answer[W] | Reaped[W]]) -> None:
-        """Append to *events* what the bytes mean, in the order they came.
+    def receive_data(
+        self, piece: Buffer, events: list[Version | Answer[W] | Reaped[W]], landed: int = 0
+    ) -> None:
+        """Append to *events* what the bytes mean, in the order they came: those of *piece*, or
+        else the *landed* ones, that were put where ``landing`` says.
 
         A request whose answer can't be accepted stays pending.
 
@@ -175,34 +178,20 @@ class ClientConnection(Generic[W]):
             RemoteProtocolError: the server broke the protocol; the conversation is over.  What
                 came before that is in *events*.
         """
-        try:
-            packets = self._frames.feed(piece)
-        except RemoteProtocolError as exc:
-            if self.version is None:
-                raise RemoteProtocolError(
-                    f"the server sent something else than SFTP: {bytes(piece[:120])!r} "
-                    "(does a shell start-up file print?)"
-                ) from exc
-            raise
-        self._understand(packets, events)
-
-    @property
-    def landing(self) -> Landing:
-        """Where the next bytes may be put, instead of giving them to ``receive_data``."""
-        return self._frames.landing
-
-    def receive_landed(self, count: int, events: list[Version | Answer[W] | Reaped[W]]) -> None:
-        """As ``receive_data``, for *count* bytes that are where ``landing`` says."""
-        packet = self._frames.landed(count)
-        if packet is not None:
-            self._understand((packet,), events)
-
-    def _understand(
-        self,
-        packets: Iterable[memoryview],
-        events: list[Version | Answer[W] | Reaped[W]],
-    ) -> None:
-        """See ``receive_data``."""
+        packets: Sequence[memoryview]
+        if landed:
+            packet = self._frames.landed(landed)
+            packets = () if packet is None else (packet,)
+        else:
+            try:
+                packets = self._frames.feed(piece)
+            except RemoteProtocolError as exc:
+                if self.version is None:
+                    raise RemoteProtocolError(
+                        f"the server sent something else than SFTP: {bytes(piece[:120])!r} "
+                        "(does a shell start-up file print?)"
+                    ) from exc
+                raise
         pending = self._pending
         for packet in packets:
             if self.version is None:
@@ -228,6 +217,11 @@ class ClientConnection(Generic[W]):
                 events.append(_new(Answer, (waiter, request, response)))
             else:
                 events.append(Reaped(waiter, response.handle if type(response) is Handle else None))
+
+    @property
+    def landing(self) -> Landing:
+        """Where the next bytes may be put, instead of giving them to ``receive_data``."""
+        return self._frames.landing
 
     def receive_eof(self) -> None:
         """The stream ended.

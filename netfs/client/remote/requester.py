@@ -291,15 +291,13 @@ class Requester:
         events: list[Version | Answer[Pending] | Reaped[Pending]] = []
         breach: RemoteProtocolError | None = None
         try:
-            if landed:
-                self._connection.receive_landed(landed, events)
-            else:
-                self._connection.receive_data(data, events)
+            self._connection.receive_data(data, events, landed)
         except RemoteProtocolError as exc:
             breach = exc
         if not events and breach is None:
             return
         turn = self.turn
+        is_outermost = not turn.depth
         turn.depth += 1
         try:
             # All are answered before the first is woken: what it does may concern the others.
@@ -331,7 +329,10 @@ class Requester:
             for waker, future in woken:
                 waker(future)
         finally:
-            turn.end()
+            if is_outermost:
+                turn.end()
+            else:
+                turn.depth -= 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.loss = exc
