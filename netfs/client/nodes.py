@@ -19,7 +19,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Set
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netfs.client.ages import Ages
@@ -33,6 +32,14 @@ __all__ = ["NEVER", "ROOT_ID", "Node", "NodeStatistics", "NodeTable"]
 
 _MAX_NEGATIVE: Final = 4096
 """Missing names remembered per directory; a compiler's include search needs some hundreds."""
+
+
+_INO_PRIME: Final = 0x61B6AA6C95F34815
+_INO_STEP: Final = 0x2239F7EDCDE0C29
+"""A made-up inode number is the path as a number, modulo a prime (Rabin's fingerprint): names of
+up to 7 bytes in a directory never share one, others with a chance of 2**-62.  Both were drawn once:
+modulo a prime like 2**61 - 1 bytes that swap places would make the same number.  A hash of the
+cryptographic kind costs ten times as much, once per name that is looked up."""
 
 
 class NodeStatistics(NamedTuple):
@@ -137,14 +144,14 @@ class NodeTable:
                 self.make_ino(chain.pop())
         # A renamed file keeps its number while a new file takes its old name: the two must
         # differ, or `cp` and `diff` believe that they are one file.
-        seed = b"%d/%s" % (0 if above is None else above.ino or 0, node.name)
+        number = (0 if above is None else above.ino or 0) * _INO_STEP
+        ino = (number + int.from_bytes(node.name, "big")) % _INO_PRIME + 2
         moved = self._moved_inos
-        while True:
-            ino = int.from_bytes(blake2b(seed, digest_size=8).digest(), "little") | 2
-            if not moved or moved.get(ino, node.nodeid) == node.nodeid:
-                node.ino = ino
-                return ino
-            seed += b"'"
+        if moved:
+            while moved.get(ino, node.nodeid) != node.nodeid:
+                ino += 1
+        node.ino = ino
+        return ino
 
     # --- own changes under way ---------------------------------------------------------------
 
