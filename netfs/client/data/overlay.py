@@ -59,15 +59,16 @@ class Overlay:
 
     def shown(self, attrs: Attrs, size: int) -> Attrs:
         """*attrs* as the server told them, with the own changes that it did not know then."""
-        blocks = attrs.blocks if attrs.size == size else None
+        told, uid, gid, mode, atime, mtime, nlink, ino, blocks, atime_ns, mtime_ns, ctime_ns = attrs
+        if told != size:
+            blocks = None
         wrote = self._wrote_ns
-        if wrote is None:
-            attrs = attrs._replace(size=size, blocks=blocks)
-        else:
-            ns = wrote if attrs.mtime_ns is not None else None  # as exact as the server's
-            attrs = attrs._replace(
-                size=size, blocks=blocks, mtime=wrote // 10**9, mtime_ns=ns, ctime_ns=ns
-            )
+        if wrote is not None:
+            mtime = wrote // 10**9
+            mtime_ns = ctime_ns = wrote if mtime_ns is not None else None  # as exact as it was
+        attrs = Attrs(
+            size, uid, gid, mode, atime, mtime, nlink, ino, blocks, atime_ns, mtime_ns, ctime_ns
+        )
         if self._attrs is _NOTHING:
             return attrs
         changed = {
