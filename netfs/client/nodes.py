@@ -38,8 +38,8 @@ _INO_PRIME: Final = 0x61B6AA6C95F34815
 _INO_STEP: Final = 0x2239F7EDCDE0C29
 """A made-up inode number is the path as a number, modulo a prime (Rabin's fingerprint): names of
 up to 7 bytes in a directory never share one, others with a chance of 2**-62.  Both were drawn once:
-modulo a prime like 2**61 - 1 bytes that swap places would make the same number.  A hash of the
-cryptographic kind costs ten times as much, once per name that is looked up."""
+modulo a prime like 2**61 - 1 bytes that swap places would make the same number.  blake2b costs twice
+as much in a loop, and took 8 us of a LOOKUP that found the caches cold."""
 
 
 class NodeStatistics(NamedTuple):

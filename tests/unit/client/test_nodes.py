@@ -221,6 +221,16 @@ def test_inode_numbers_are_the_same_in_the_next_mount(nodes):
     assert nodes.ino(learn(nodes, b"a/x")) != nodes.ino(learn(nodes, b"b/x"))
 
 
+def test_no_two_names_of_a_pattern_share_an_inode_number():
+    nodes = NodeTable(b"/srv/data", max_entries=100_000)
+    names = [pattern % i for pattern in (b"%d", b"f%06d.c", b"%032x") for i in range(5000)]
+    # What differs by bytes that swap places, or make up for each other, eight or 61 bytes apart.
+    names += [b"%c" % (48 + i) + b"x" * 60 + b"%c" % (122 - i) for i in range(8)]
+    names += [b"%c" % (48 + 8 * i) + b"x" * 7 + b"%c" % (57 - i) for i in range(8)]
+    names += [b"d/" + name for name in names]
+    assert len({nodes.ino(learn(nodes, name)) for name in names}) == len(names)
+
+
 def test_an_inode_number_is_kept_over_renames_and_not_given_twice(nodes):
     node = learn(nodes, b"a/x")
     below = learn(nodes, b"a/d/y")
