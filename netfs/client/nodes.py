@@ -35,11 +35,12 @@ _MAX_NEGATIVE: Final = 4096
 
 
 _INO_PRIME: Final = 0x61B6AA6C95F34815
-_INO_STEP: Final = 0x2239F7EDCDE0C29
+_INO_FACTOR: Final = 0x2239F7EDCDE0C29
 """A made-up inode number is the path as a number, modulo a prime (Rabin's fingerprint): names of
-up to 7 bytes in a directory never share one, others with a chance of 2**-62.  Both were drawn once:
-modulo a prime like 2**61 - 1 bytes that swap places would make the same number.  blake2b costs twice
-as much in a loop, and took 8 us of a LOOKUP that found the caches cold."""
+up to 7 bytes in a directory never share one, others with a chance of 2**-62.  Both were drawn
+once: modulo a prime like 2**61 - 1 bytes that swap places would make the same number.  The factor
+scatters them: who reads by inode number is told from who reads by name.  blake2b costs twice as
+much in a loop, and took 8 us of a LOOKUP that found the caches cold."""
 
 
 class NodeStatistics(NamedTuple):
@@ -144,8 +145,8 @@ class NodeTable:
                 self.make_ino(chain.pop())
         # A renamed file keeps its number while a new file takes its old name: the two must
         # differ, or `cp` and `diff` believe that they are one file.
-        number = (0 if above is None else above.ino or 0) * _INO_STEP
-        ino = (number + int.from_bytes(node.name, "big")) % _INO_PRIME + 2
+        number = int.from_bytes(node.name, "big") + (0 if above is None else above.ino or 0)
+        ino = number * _INO_FACTOR % _INO_PRIME + 2
         moved = self._moved_inos
         if moved:
             while moved.get(ino, node.nodeid) != node.nodeid:
