@@ -152,9 +152,6 @@ class SftpFiles:
     def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
         return self.attrs(req.Lstat(path))
 
-    def stat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        return self.attrs(req.Stat(path))
-
     async def readlink(self, path: bytes) -> bytes:
         target = await self._name(req.Readlink(path))
         if len(target) >= PATH_MAX:  # the kernel would cut it off
