@@ -271,7 +271,7 @@ def _wait_for_end(record: Record) -> bool:
     while os.path.exists(record.socket):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(0.01)  # no child of ours, and its socket goes before it does: nothing to wait on
     return True
 
 

@@ -82,7 +82,7 @@ def attr(ctx: Context, node: Node) -> AttrFields:
         mtime_nsec,
         ctime_nsec,
         identity.modes[mode],
-        nlink or (0 if node.parent is None and node.nodeid != ROOT_ID else 1),  # node.removed
+        nlink or (0 if node.removed else 1),
         identity.uids[uid],
         identity.gids[gid],
         0,

@@ -337,20 +337,12 @@ class Dispatcher:
         self, opcode: int, request: requests.Request, coroutine: Coroutine[Any, Any, Reply]
     ) -> None:
         assert self._loop is not None
-        one = InFlight(self._loop, coroutine, self._ended_one)
-        one.unique = unique = request.unique
-        one.opcode = opcode
-        one.nodeid = nodeid = request.nodeid
-        one.pid = request.pid
-        one.since = self._clock()
-        one.begun = one.answered = one.cancelled = one.interrupted = False
-        one.quit_at = one.also = None
+        one = InFlight(self._loop, coroutine, self._ended_one, opcode, request, self._clock())
+        unique = one.unique
         self._in_flight[unique] = one
         busy = self._busy
-        busy[nodeid] = busy.get(nodeid, 0) + 1
-        if type(request) is requests.Rename and request.new_parent != nodeid:
-            one.also = other = request.new_parent
-            busy[other] = busy.get(other, 0) + 1
+        for nodeid in one.nodeids:
+            busy[nodeid] = busy.get(nodeid, 0) + 1
         self._counters.waited += 1
         if self._queue or self._running >= self._max_tasks:
             self._queue.append(one)
@@ -429,9 +421,7 @@ class Dispatcher:
         unique = one.unique
         del self._in_flight[unique]
         busy = self._busy
-        for nodeid in (one.nodeid, one.also):
-            if nodeid is None:
-                continue
+        for nodeid in one.nodeids:
             left = busy[nodeid] - 1
             if left:
                 busy[nodeid] = left

@@ -222,11 +222,6 @@ class NodeTable:
                 node = twin
         if node is None:
             node = self.add(parent, name)
-            if nlink is None:
-                node.attrs = attrs
-                node.mode = attrs.mode or 0
-                node.attrs_at = node.told_at = at
-                return node
         elif parent.negative is not None:
             parent.negative.pop(name, None)
         if node.changes <= asked:

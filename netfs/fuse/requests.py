@@ -334,10 +334,7 @@ def _name(body: memoryview, start: int) -> bytes:
 
 
 def _lookup(h: _Head, body: memoryview) -> Request:
-    name = bytes(body)  # as ``_name``: of most requests this is the one
-    if len(name) < 2 or name.find(b"\0") != len(name) - 1:
-        raise MalformedRequest(f"not a name: {name[:64]!r}")
-    return Lookup(*h, name[:-1])
+    return Lookup(*h, _name(body, 0))
 
 
 def _forget(h: _Head, body: memoryview) -> Request:

@@ -82,6 +82,8 @@ class KernelResolver:
             try:
                 return kernel.openat2(root_fd, path, flags | os.O_CLOEXEC, mode, self._resolve)
             except BlockingIOError:
+                # The kernel tells nobody when the rename is over.  In a thread of the session: only
+                # its client waits.
                 if attempt >= 10:
                     time.sleep(0.001)
         raise OSError(errno.EAGAIN, "the path changes too often to be followed", path)

@@ -88,18 +88,6 @@ class FastPath:
             and connection._transport is not None
         )
 
-    @property
-    def may_send(self) -> bool:
-        """``may_write``, and there is the same ``sealer`` as before: the usual case."""
-        connection = self._connection
-        return (
-            connection._send_encryption is self._encryption
-            and self._sealer is not None
-            and connection._kex_complete
-            and not (self._is_full or self._is_held)
-            and connection._transport is not None
-        )
-
     def sealer(self) -> AESGCM | None:
         """What packets are sealed with now; None where they are compressed, or not AES-GCM."""
         connection = self._connection

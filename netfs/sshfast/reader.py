@@ -11,16 +11,7 @@ from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from netfs.sshfast.packets import (
-    CHANNEL_DATA,
-    COUNTER,
-    DATA_HEAD,
-    DATA_STRUCT,
-    IV,
-    TAG,
-    WINDOW_ADJUST,
-    step,
-)
+from netfs.sshfast.packets import CHANNEL_DATA, DATA_HEAD, DATA_STRUCT, TAG, WINDOW_ADJUST, step
 from netfs.sshfast.path import FastPath, Inlet
 
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
@@ -184,9 +175,7 @@ class FastReader(asyncio.BufferedProtocol):
         is_data = kind == CHANNEL_DATA and end + padding == len(plain) and size and window >= 0
         if not is_data and not (kind == WINDOW_ADJUST and DATA_HEAD + padding == len(plain)):
             return False
-        cipher = self._cipher
-        fixed, counter = IV.unpack(cipher._iv)  # as ``step``
-        cipher._iv = IV.pack(fixed, (counter + 1) & COUNTER)
+        step(self._cipher)
         connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
         if not is_data:
             channel._send_window += size
@@ -195,12 +184,7 @@ class FastReader(asyncio.BufferedProtocol):
             return True
         data = memoryview(plain)[DATA_HEAD:end]
         inlet = self._path.inlets.get(channel)
-        if (
-            inlet is not None
-            and window >= inlet.least
-            and channel._send_state == "open"
-            and not channel._recv_paused
-        ):  # as ``_is_plain``
+        if inlet is not None and _is_plain(channel, window, inlet):
             self._channel, self._number, self._inlet = channel, number, inlet
             channel._recv_window = window
             inlet.receive(data)

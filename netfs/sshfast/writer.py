@@ -85,7 +85,8 @@ class FastWriter:
             or not 0 < size <= self._packet_size
             or size > channel._send_window
             or channel._send_chan is None
-            or not path.may_send
+            or not path.may_write
+            or path.sealer() is None
         ):
             self._put_off(buffers)
             return

@@ -27,6 +27,7 @@ from tests.harness.namespace import enter_private_mounts
 from tests.harness.packages import find
 from tests.harness.relay import Relay
 from tests.harness.sshd import Sshd, running_sshd
+from tests.harness.waiting import wait_until
 
 PEERS: Final = ("netfs", "sshfs", "rclone")
 REFERENCE: Final = "ssh tar"  # what a pipe of tar over ssh takes for `cp -a out`
@@ -208,8 +209,7 @@ def tar_reference(server: Sshd, data: bench_data.Data, port: int) -> float:
     place.mkdir()
     control = data.local / "control"
     with subprocess.Popen(master_argv(server, port, control)):
-        while not control.exists():
-            time.sleep(0.01)
+        wait_until(control.exists, 20, "the control socket of ssh")
         remote = f"tar -C {data.server} -c tree"
         command = [find("ssh") or "ssh", "-S", str(control), f"{server.user}@127.0.0.1", remote]
         began = time.perf_counter()

@@ -86,7 +86,7 @@ def deaths(server: Sshd, base: Path, rounds: int) -> dict[str, list[float]]:
     lived = []
     for number in range(rounds):
         with mounted(server, base / "remote", base / f"k{number}") as mount, load(mount.path, 3):
-            time.sleep(0.5)
+            time.sleep(0.5)  # callers are in the middle of things by then; what follows is timed
             lived.append(killed(mount))
     return {"worker killed under load: the mount lists again": lived}
 

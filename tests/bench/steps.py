@@ -127,7 +127,7 @@ def latency(mount: str, seconds: str) -> Result:
             started = time.perf_counter()
             os.stat(names.pop())
             times.append(time.perf_counter() - started)
-            time.sleep(0.05)
+            time.sleep(0.05)  # one sample in so long: a probe, not a load of its own
         result[f"stat p50, {kind}"] = statistics.median(times)
         result[f"stat p95, {kind}"] = percentile(times, 0.95)
 

@@ -187,7 +187,6 @@ def memory(run: Run) -> None:
             (place / f"d{number}").mkdir(parents=True)
             for entry in range(500):
                 (place / f"d{number}" / f"f{entry}").touch()
-    time.sleep(1)
     run.results["memory, idle (MB)"] = run.resident() / 1e6
     for metric in ("memory, after a walk (MB)", "memory, after a second walk (MB)"):
         subprocess.run(

@@ -46,7 +46,7 @@ def found(place: Machine, subject: str) -> Finding:
     return next(one for one in checks.machine(place) if one.subject == subject)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a set-user-ID file of root's is made")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that is set-user-ID root")
 def test_a_good_machine_has_nothing_bad(place: Machine) -> None:
     assert all(one.level is not Level.BAD for one in checks.machine(place))
 

@@ -27,6 +27,8 @@ NO_NETWORK = re.compile(
     re.IGNORECASE,
 )
 """What apt, debootstrap and pip print where a mirror or an index can't be reached."""
+_REFUSED = re.compile("not permitted|permission denied|not supported|no such device", re.I)
+"""What dockerd's last words have in them where the kernel, or a container around us, forbids it."""
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 
@@ -101,7 +103,9 @@ def running_engine(directory: Path) -> Iterator[Engine]:
     def answers() -> bool:
         if process.poll() is not None:
             text = (directory / "dockerd.log").read_text()[-2000:]
-            raise UnavailableError(f"dockerd ended: {text}")
+            raise (UnavailableError if _REFUSED.search(text) else RuntimeError)(
+                f"dockerd ended: {text}"
+            )
         return engine.docker("info", check=False).returncode == 0
 
     try:
@@ -143,7 +147,9 @@ def _import_base(engine: Engine) -> None:
         # The log shows what failed inside, if it came so far.
         log = root / "debootstrap" / "debootstrap.log"
         said = done.stdout + done.stderr + (log.read_text() if log.exists() else "")
-        raise UnavailableError(f"debootstrap: {said[-2000:]}")
+        raise (UnavailableError if NO_NETWORK.search(said) else RuntimeError)(
+            f"debootstrap: {said[-2000:]}"
+        )
     if CERTIFICATES.is_dir():
         engine.run("cp", "-r", f"{CERTIFICATES}/.", f"{root}{CERTIFICATES}/")
     engine.run("chroot", str(root), "update-ca-certificates")

@@ -54,8 +54,7 @@ def check_name(name: bytes) -> None:
 
 def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply]:
     name = request.name
-    if len(name) > NAME_MAX:
-        raise os_error(errno.ENAMETOOLONG)
+    check_name(name)
     parent = ctx.nodes.get(request.nodeid)
     coherence = ctx.coherence
     children = parent.children
@@ -109,10 +108,7 @@ async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
     path = ctx.nodes.path_of(parent, name)
     asked = ctx.nodes.stamp
     try:
-        if ctx.config.semantics.follow_symlinks:
-            attrs = await _look_behind(ctx, path)
-        else:
-            attrs = await ctx.remote.lstat(path)
+        attrs = await look(ctx, path)
     except OSError as exc:
         if exc.errno == errno.ENOENT:
             believed_s = ctx.coherence.missing(parent, name, at, asked)

@@ -268,7 +268,7 @@ class SftpFiles:
             try:
                 response = await looking
                 if type(response) is not AttrsResponse:
-                    raise await self.refusal(looking.request, response)
+                    raise await self._refusal(looking.request, response)
             except BaseException:
                 self.requester.dismiss(handle.handle)
                 raise
@@ -293,7 +293,7 @@ class SftpFiles:
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
         if type(response) is not Handle:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
         return SftpHandle(response.handle, request.path, request.pflags)
 
     def fstat(self, handle: SftpHandle) -> Coroutine[Any, Any, Attrs]:
@@ -339,7 +339,7 @@ class SftpFiles:
             if type(response) is not Data:
                 if type(response) is StatusResponse and response.code == _EOF:
                     break
-                raise await self.refusal(request, response)
+                raise await self._refusal(request, response)
             data = response.data
             count = len(data)
             if not count:
@@ -384,7 +384,7 @@ class SftpFiles:
                 self.requester.dismiss(handle.handle)
             raise
         if type(response) is not StatusResponse or response.code:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
 
     async def copy_data(
         self, source: SftpHandle, offset: int, length: int, dest: SftpHandle, dest_offset: int
@@ -411,10 +411,9 @@ class SftpFiles:
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
         if type(response) is not StatusResponse or response.code:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
 
-    async def refusal(self, request: req.Request, response: Response) -> OSError:
-        """What *response* means, that is not what *request* asked for."""
+    async def _refusal(self, request: req.Request, response: Response) -> OSError:
         assert isinstance(response, StatusResponse)
         refused = StatusError(request, response)
         error = await self.error_of(refused)
@@ -425,13 +424,13 @@ class SftpFiles:
         """What *request* asks for, one that attributes answer."""
         response = await self.requester.ask(request)
         if type(response) is not AttrsResponse:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
         return response.attrs
 
     async def _name(self, request: req.Request) -> bytes:
         response = await self.requester.ask(request)
         if type(response) is not Name:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
         name = response.entries[0].filename
         if b"\0" in name:  # the kernel would follow what is in front of it
             raise OSError(errno.EPROTO, f"the server sent the path {name[:300]!r}")
@@ -443,7 +442,7 @@ class SftpFiles:
         except LocalProtocolError as exc:
             raise _unsayable(exc, request) from exc
         if type(response) is not ExtendedReply:
-            raise await self.refusal(request, response)
+            raise await self._refusal(request, response)
         return response.data
 
     def _report_illegal(self, name: bytes) -> None:

@@ -297,7 +297,6 @@ class Requester:
         if not events and breach is None:
             return
         turn = self.turn
-        is_outermost = not turn.depth
         turn.depth += 1
         try:
             # All are answered before the first is woken: what it does may concern the others.
@@ -308,9 +307,8 @@ class Requester:
                     self._take(event, now)
                     continue
                 future, _request, response = event
-                waker = future.waker
-                if waker is not None:  # as ``take_waker``
-                    future.remove_done_callback(waker)
+                waker = future.take_waker()
+                if waker is not None:
                     woken.append((waker, future))
                 future.set_result(response)
                 self._answers += 1
@@ -329,10 +327,7 @@ class Requester:
             for waker, future in woken:
                 waker(future)
         finally:
-            if is_outermost:
-                turn.end()
-            else:
-                turn.depth -= 1
+            turn.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.loss = exc

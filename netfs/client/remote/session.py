@@ -34,15 +34,11 @@ from netfs.client.remote.spread import Begun
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, StatVfs
-from netfs.sftp.responses import AttrsResponse
 from netfs.wire import Buffer
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 _R = TypeVar("_R", bound=req.Request)
-
-
-_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
 
 
 class SessionStatistics(NamedTuple):
@@ -116,19 +112,6 @@ class Session(LastingLink):
             except Disconnected as lost:
                 since = self._again(lost, since)
 
-    async def _attrs(self, request: req.Lstat | req.Stat) -> Attrs:
-        """``_ask`` for attributes: what is asked most takes the least steps."""
-        since = self._clock()
-        while True:
-            files = self._now or await self._files(since)
-            try:
-                response = await files.requester.ask(request)
-                if type(response) is AttrsResponse:
-                    return response.attrs
-                raise await files.refusal(request, response)
-            except Disconnected as lost:
-                since = self._again(lost, since)
-
     async def _change(
         self, request: _R, attempt: Callable[[SftpFiles, _R], Awaitable[None]]
     ) -> None:
@@ -193,7 +176,7 @@ class Session(LastingLink):
     # Those that are one question return its coroutine: one layer less for each step of a wait.
 
     def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        asking = self._attrs(_new(req.Lstat, (path,)))
+        asking = self._ask(SftpFiles.attrs, req.Lstat(path))
         if path in self._handles.opened.by_name:
             return self._lstat_open(path, asking)
         return asking
@@ -205,7 +188,7 @@ class Session(LastingLink):
         return attrs
 
     def stat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        return self._attrs(req.Stat(path))
+        return self._ask(SftpFiles.attrs, req.Stat(path))
 
     async def readlink(self, path: bytes) -> bytes:
         return await self._ask(SftpFiles.readlink, path)

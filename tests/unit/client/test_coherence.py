@@ -70,6 +70,25 @@ def test_a_listing_confirms_names_but_not_attributes():
     assert table.coherence.attr_left(node, table.clock()) == 1
 
 
+@pytest.mark.parametrize("nlink", [None, 1, 2])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("later_s", [0.0, 1.25, 1000.0])
+@pytest.mark.parametrize("options", [{}, {"attr_timeout_s": 3.5}, {"entry_timeout_s": 0.5}])
+def test_the_kernel_may_keep_an_entry_as_long_as_its_name_and_its_attributes(
+    options, later_s, listed, nlink
+):
+    table = Table(stat_timeout_s=10, dir_timeout_s=20, **options)
+    node = table.learn(b"x", FILE._replace(nlink=nlink))
+    if listed:
+        table.coherence.listed(table.nodes.root, {b"x"}, table.clock(), table.nodes.stamp)
+    table.clock.advance(later_s)
+    now = table.clock()
+    entry_s, attr_s, entry_ns, attr_ns = table.coherence.kernel_valid(node, now)
+    named_s = options.get("entry_timeout_s", max(0.0, table.coherence.name_left(node, now)))
+    assert entry_s + entry_ns / 1e9 == pytest.approx(named_s)
+    assert attr_s + attr_ns / 1e9 == pytest.approx(table.coherence.kernel_attr_s(node, now))
+
+
 def test_while_the_link_is_down_old_attributes_can_be_shown():
     table = Table()
     node = table.learn(b"x")
