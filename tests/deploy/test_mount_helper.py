@@ -101,10 +101,8 @@ def test_the_helpers_are_removed_again(space: Space) -> None:
     assert space.run("ls /sbin/mount.fuse.netfs", check=False).returncode != 0
 
 
-def test_root_s_fstab_mounts_with_the_keys_of_run_as(
-    space: Space, server: Sshd, export: Path
-) -> None:
-    home = f"{space.scratch}/alice"
+def add_alice(space: Space, server: Sshd, home: str) -> None:
+    """A user who can log in to *server*."""
     space.run(f"useradd -d {home} -m alice && mkdir -m 700 {home}/.ssh")
     config = server.client_config.read_text()
     for name in ("user_key", "known_hosts"):
@@ -112,6 +110,12 @@ def test_root_s_fstab_mounts_with_the_keys_of_run_as(
         config = config.replace(str(server.directory / name), f"~/.ssh/{name}")
     Path(f"/proc/{space.holder.pid}/root{home}/.ssh/config").write_text(config)
     space.run(f"chown -R alice: {home}")
+
+
+def test_root_s_fstab_mounts_with_the_keys_of_run_as(
+    space: Space, server: Sshd, export: Path
+) -> None:
+    add_alice(space, server, f"{space.scratch}/alice")
     line = f"{server.source(export)} /mnt/data netfs port={server.port},run_as=alice 0 0\n"
     Path(f"/proc/{space.holder.pid}/root/etc/fstab").write_text(line.replace("run_as=alice", "ro"))
     assert space.run("mount /mnt/data", check=False).returncode == 32  # root has no key here
@@ -126,16 +130,12 @@ def test_a_user_mounts_and_unmounts_a_line_with_the_word_user(
     space: Space, server: Sshd, export: Path
 ) -> None:
     home = "/usr/local/alice"  # where any user may enter
-    space.run(f"useradd -d {home} -m alice && mkdir -m 700 {home}/.ssh && mkdir {home}/mnt")
-    config = server.client_config.read_text()
-    for name in ("user_key", "known_hosts"):
-        space.run(f"cp {server.directory}/{name} {home}/.ssh/{name}")
-        config = config.replace(str(server.directory / name), f"~/.ssh/{name}")
-    Path(f"/proc/{space.holder.pid}/root{home}/.ssh/config").write_text(config)
+    add_alice(space, server, home)
+    space.run(f"install -d -o alice {home}/mnt")
     # the device as on usual machines; and the interpreter may be root's
     device = f"{space.scratch}/fuse"
     space.run(f"mknod -m 666 {device} c 10 229 && mount --bind {device} /dev/fuse")
-    space.run(f"chown -R alice: {home} && chmod 755 /root")
+    space.run("chmod 755 /root")
     line = f"{server.source(export)} {home}/mnt netfs port={server.port},user,noauto 0 0\n"
     Path(f"/proc/{space.holder.pid}/root/etc/fstab").write_text(line)
     as_alice = f"setpriv --reuid=alice --regid=alice --clear-groups env -i HOME={home} PATH=$PATH"
