@@ -113,11 +113,7 @@ class FastPath:
             transport.write(head + sealed)
         else:
             transport.writelines((head, sealed))
-        connection = self._connection
-        connection._send_seq = (connection._send_seq + 1) & 0xFFFFFFFF
-        connection._rekey_bytes_sent += size
-        if connection._rekey_bytes_sent >= connection._rekey_bytes:
-            self._rekey()
+        self._sent(1, size)
 
     def send_all(self, plains: Iterable[bytes]) -> None:
         """``send`` the insides of several packets, BATCH bytes when sealed at most, in one go.
@@ -141,16 +137,17 @@ class FastPath:
             count += 1
             total += size
         cipher._iv = pack(fixed, counter)
-        connection = self._connection
-        connection._transport.write(batch[:end])
-        connection._send_seq = (connection._send_seq + count) & 0xFFFFFFFF
-        connection._rekey_bytes_sent += total
-        if connection._rekey_bytes_sent >= connection._rekey_bytes:
-            self._rekey()
+        self._connection._transport.write(batch[:end])
+        self._sent(count, total)
 
-    def _rekey(self) -> None:
-        """asyncssh looks whether a new key is due whenever it sends something."""
-        self._connection.send_packet(IGNORE, bytes(4))
+    def _sent(self, count: int, size: int) -> None:
+        """*count* packets were written, *size* bytes that count towards the next rekeying."""
+        connection = self._connection
+        connection._send_seq = (connection._send_seq + count) & 0xFFFFFFFF
+        connection._rekey_bytes_sent += size
+        if connection._rekey_bytes_sent >= connection._rekey_bytes:
+            # asyncssh looks whether a new key is due whenever it sends something.
+            connection.send_packet(IGNORE, bytes(4))
 
     def hold(self) -> None:
         """More answers are at hand: what they ask for leaves together, at ``release``."""
