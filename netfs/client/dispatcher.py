@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
-from netfs.client.inflight import InFlight, InFlightRequest
+from netfs.client.inflight import InFlight, InFlightRequest, Question
 from netfs.client.stats import BOUNDS_S, RequestCounters, slot
 from netfs.client.turns import Turn
 from netfs.fuse import handshake, requests
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 wire_log = logging.getLogger("netfs.fuse")
 
-Result = Reply | Coroutine[Any, Any, Reply] | None
+Result = Reply | Coroutine[Any, Any, Reply] | Question | None
 Handler = Callable[[Any, Any], Result]
 """``(context, request)``; None only where the kernel expects no reply."""
 
@@ -141,14 +141,14 @@ class Dispatcher:
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
         self._counters = RequestCounters()
-        self._in_flight: dict[int, InFlight] = {}
+        self._in_flight: dict[int, InFlight | Question] = {}
         self._turn = turn
         self._running = 0  # operations begun
         self._is_burst = False  # requests came together lately: look for more after each
         self._is_starting = False
         self._all_ended: asyncio.Future[None] | None = None  # whom ``close`` waits for
-        self._queue: deque[InFlight] = deque()
-        self._watched: dict[int, InFlight] = {}
+        self._queue: deque[InFlight | Question] = deque()
+        self._watched: dict[int, InFlight | Question] = {}
         self._leaving: dict[int, float] = {}  # pid -> until when it is remembered
         self._parked: dict[int, tuple[int, float]] = {}  # target -> (unique, expiry)
         self._recheck: asyncio.TimerHandle | None = None
@@ -281,8 +281,20 @@ class Dispatcher:
             if not self._device.reply(unique, result):
                 self._counters.gone += 1
         elif result is not None:
+            assert self._loop is not None
             assert not isinstance(result, Reply)
-            self._begin(opcode, request, result)
+            if isinstance(result, Question):
+                result.unique = unique
+                result.opcode = opcode
+                result.nodeid = request.nodeid
+                result.nodeids = (request.nodeid,)
+                result.pid = request.pid
+                result.since = self._clock()
+                result.on_end = self._ended_one
+                self._begin(result)
+            else:
+                end = self._ended_one
+                self._begin(InFlight(self._loop, result, end, opcode, request, self._clock()))
         elif opcode not in _NO_REPLY:
             log.error("unique %d: the handler of %s gave no reply", unique, _name(opcode))
             self._reply_error(unique, opcode, errno.EIO)
@@ -333,11 +345,7 @@ class Dispatcher:
 
     # Operations that wait
 
-    def _begin(
-        self, opcode: int, request: requests.Request, coroutine: Coroutine[Any, Any, Reply]
-    ) -> None:
-        assert self._loop is not None
-        one = InFlight(self._loop, coroutine, self._ended_one, opcode, request, self._clock())
+    def _begin(self, one: InFlight | Question | Question) -> None:
         unique = one.unique
         self._in_flight[unique] = one
         busy = self._busy
@@ -352,7 +360,7 @@ class Dispatcher:
             one.step()
         if one.answered:
             return
-        if opcode == _FLUSH:
+        if one.opcode == _FLUSH:
             self._watched[unique] = one  # no signal tells of an exiting caller
             if self._leaving:
                 self._look(one)
@@ -362,13 +370,15 @@ class Dispatcher:
             if parked is not None:
                 self._watch(one)
 
-    def _drop(self, one: InFlight, number: int) -> None:
+    def _drop(self, one: InFlight | Question, number: int) -> None:
         """Answer a request whose operation has not begun."""
         self._queue.remove(one)
         one.discard()
         self._answer_error(one, number)
 
-    def _ended_one(self, one: InFlight, reply: Reply | None, error: BaseException | None) -> None:
+    def _ended_one(
+        self, one: InFlight | Question, reply: Reply | None, error: BaseException | None
+    ) -> None:
         """An operation has ended; if others wait for that, the first of them begins."""
         self._running -= 1
         if error is not None or reply is None:
@@ -404,18 +414,18 @@ class Dispatcher:
         finally:
             self._is_starting = False
 
-    def _errno_of_end(self, one: InFlight, error: BaseException | None) -> int:
+    def _errno_of_end(self, one: InFlight | Question, error: BaseException | None) -> int:
         if error is None or isinstance(error, asyncio.CancelledError):
             return errno.EINTR if one.cancelled else errno.EIO
         return self._errno(error, one.unique, one.opcode)
 
-    def _answer_error(self, one: InFlight, number: int) -> None:
+    def _answer_error(self, one: InFlight | Question, number: int) -> None:
         if one.answered:
             return
         self._finish(one)
         self._reply_error(one.unique, one.opcode, number)
 
-    def _finish(self, one: InFlight) -> None:
+    def _finish(self, one: InFlight | Question) -> None:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
         one.answered = True
         unique = one.unique
@@ -446,13 +456,13 @@ class Dispatcher:
             self._parked[target] = (unique, self._clock() + PARK_S)
             self._set_recheck()
 
-    def _watch(self, one: InFlight) -> None:
+    def _watch(self, one: InFlight | Question) -> None:
         one.interrupted = True
         self._watched[one.unique] = one
         self._look(one)
         self._set_recheck()
 
-    def _look(self, one: InFlight) -> None:
+    def _look(self, one: InFlight | Question) -> None:
         """Decide about an interrupted request by the signals its caller has pending."""
         now = self._clock()
         if one.cancelled:
@@ -473,7 +483,7 @@ class Dispatcher:
         if now >= one.quit_at:
             self._cancel(one)
 
-    def _is_leaving(self, one: InFlight) -> bool:
+    def _is_leaving(self, one: InFlight | Question) -> bool:
         """Whether a FLUSH is the last close of a caller that no signal reaches any more."""
         now = self._clock()
         self._leaving = {pid: until for pid, until in self._leaving.items() if now < until}
@@ -481,7 +491,7 @@ class Dispatcher:
             return False
         return self._is_exiting(one.pid)
 
-    def _cancel(self, one: InFlight) -> None:
+    def _cancel(self, one: InFlight | Question) -> None:
         one.cancelled = True
         if one.pid:
             self._leaving[one.pid] = self._clock() + interrupts.LEAVING_S

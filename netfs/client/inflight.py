@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from netfs.client.remote.looking import Looking
+from netfs.client.remote.pending import Disconnected
 from netfs.client.turns import Operation
 from netfs.fuse.replies import Reply
 from netfs.fuse.requests import Rename, Request
+from netfs.sftp.attrs import Attrs
 
 
 class InFlightRequest(NamedTuple):
@@ -23,6 +26,105 @@ class InFlightRequest(NamedTuple):
     pid: int
     since: float  # on the dispatcher's clock
     interrupted: bool
+
+
+class Question(Looking):
+    """A request that waits for the attributes of one name, and needs no coroutine for that.
+
+    Begun, cancelled and ended as an ``InFlight``; where one answer does not do, it goes on as an
+    operation.
+    """
+
+    # Set by the dispatcher.
+    unique: int
+    opcode: int
+    nodeid: int
+    nodeids: tuple[int, ...]
+    pid: int
+    since: float
+    on_end: Callable[[Any, Reply | None, BaseException | None], None]
+    begun = False
+    answered = False
+    cancelled = False
+    interrupted = False
+    quit_at: float | None = None
+
+    _operation: Operation[Reply] | None = None
+
+    # What it means is its operation's.
+
+    def ask(self) -> Coroutine[Any, Any, Reply] | None:
+        """Ask by ``Remote.look``; or return what else to do."""
+        raise NotImplementedError
+
+    def reply_found(self, attrs: Attrs) -> Reply:
+        """Raises: OSError"""
+        raise NotImplementedError
+
+    def reply_refused(self, error: OSError) -> Reply:
+        """Raises: OSError"""
+        raise NotImplementedError
+
+    def ask_again(self, lost: Disconnected) -> Coroutine[Any, Any, Reply]:
+        """What to do when the link was lost."""
+        raise NotImplementedError
+
+    # How it goes on.
+
+    def step(self) -> None:
+        """Begin."""
+        try:
+            other = self.ask()
+        except Exception as error:
+            self.on_end(self, None, error)
+            return
+        if other is not None:
+            self._go_on(other)
+
+    def found(self, attrs: Attrs) -> None:
+        """See Looking."""
+        try:
+            reply = self.reply_found(attrs)
+        except Exception as error:
+            self.on_end(self, None, error)
+            return
+        self.on_end(self, reply, None)
+
+    def refused(self, error: OSError) -> None:
+        """See Looking."""
+        try:
+            reply = self.reply_refused(error)
+        except Exception as exc:
+            self.on_end(self, None, exc)
+            return
+        self.on_end(self, reply, None)
+
+    def lost(self, lost: Disconnected) -> None:
+        """See Looking."""
+        if not self.answered:  # it may have been cancelled meanwhile
+            self._go_on(self.ask_again(lost))
+
+    def cancel(self) -> None:
+        """As Operation.cancel."""
+        if self._operation is not None:
+            self._operation.cancel()
+            return
+        self.is_done = True
+        self.on_end(self, None, asyncio.CancelledError())
+
+    def discard(self) -> None:
+        """Never begin it."""
+        self.is_done = True
+
+    def _go_on(self, other: Coroutine[Any, Any, Reply]) -> None:
+        loop = asyncio.get_running_loop()
+        self._operation = Operation(loop, other, self._operation_ended)
+        self._operation.step()
+
+    def _operation_ended(
+        self, _operation: Operation[Reply], reply: Reply | None, error: BaseException | None
+    ) -> None:
+        self.on_end(self, reply, error)
 
 
 class InFlight(Operation[Reply]):

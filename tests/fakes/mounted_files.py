@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import os
 from typing import Any
@@ -16,6 +15,7 @@ from netfs.client.config import CacheConfig, Config, LinkConfig, SemanticsConfig
 from netfs.client.data.files import FileTable
 from netfs.client.directories import DirectoryTable
 from netfs.client.identity import Identity, Login
+from netfs.client.inflight import Question
 from netfs.client.nodes import Node, NodeTable
 from netfs.client.operations import files as operations
 from netfs.client.operations import metadata, namespace
@@ -44,6 +44,23 @@ class Open:
     @property
     def keeps_cache(self) -> bool:
         return bool(self.open_flags & abi.FOPEN_KEEP_CACHE)
+
+
+async def reply_to(question: Question) -> Reply:
+    """As the dispatcher begins and ends it."""
+    ended: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def end(_: Question, reply: Reply | None, error: BaseException | None) -> None:
+        question.answered = True
+        if error is not None:
+            ended.set_exception(error)
+        else:
+            assert reply is not None
+            ended.set_result(reply)
+
+    question.on_end = end
+    question.step()
+    return await ended
 
 
 class Rig:
@@ -134,7 +151,9 @@ class Rig:
 
     async def call(self, handler: Any, request: requests.Request) -> Reply:
         answer = handler(self.ctx, request)
-        self.asked = inspect.iscoroutine(answer)
+        self.asked = not isinstance(answer, Reply)
+        if isinstance(answer, Question):
+            answer = reply_to(answer)
         if self.asked:
             async with asyncio.timeout(DEADLINE_S):
                 answer = await answer

@@ -14,11 +14,15 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from netfs.client.remote import api
 from netfs.client.remote.api import DirEntry
+from netfs.client.remote.looking import Looking
+from netfs.client.remote.pending import Disconnected
 from netfs.sftp.attrs import Attrs, Limits, StatVfs
+from netfs.sftp.requests import Lstat
 from netfs.wire import Buffer
 
 DEADLINE_S = 5.0
@@ -234,6 +238,30 @@ class FakeRemote:
     async def lstat(self, path: bytes) -> Attrs:
         async with _Arrival(self, "lstat", path):
             return self._attrs(self.at(path))
+
+    def look(self, path: bytes, looking: Looking) -> bool:
+        if not self.is_up:
+            return False  # as a session without a conversation
+        asyncio.get_running_loop().create_task(self._look(path, looking))
+        return True
+
+    async def _look(self, path: bytes, looking: Looking) -> None:
+        try:
+            attrs = await self.lstat(path)
+        except OSError as exc:
+            told: Callable[[], None] = partial(looking.refused, exc)
+        except Disconnected as exc:
+            looking.request = Lstat(path)
+            told = partial(looking.lost, exc)
+        else:
+            told = partial(looking.found, attrs)
+        if not looking.is_done:
+            looking.is_done = True
+            told()
+
+    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+        assert isinstance(looking.request, Lstat)
+        return await self.lstat(looking.request.path)
 
     async def stat(self, path: bytes) -> Attrs:
         async with _Arrival(self, "stat", path):

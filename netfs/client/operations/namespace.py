@@ -12,15 +12,17 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final
 
 from netfs.client import convert
+from netfs.client.inflight import Question
 from netfs.client.nodes import NEVER, Node
 from netfs.client.operations.context import Context
 from netfs.client.remote import api
+from netfs.client.remote.pending import Disconnected
 from netfs.client.turns import Begun
 from netfs.fuse import abi, replies, requests
 from netfs.fuse.replies import EMPTY, Reply
@@ -52,29 +54,87 @@ def check_name(name: bytes) -> None:
 # --- LOOKUP, FORGET ------------------------------------------------------------------------------
 
 
-def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply]:
+def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply] | Question:
     name = request.name
     check_name(name)
     parent = ctx.nodes.get(request.nodeid)
     coherence = ctx.coherence
     children = parent.children
     node = children.get(name) if children is not None else None
-    if node is not None:
+    if node is not None and node.attrs is not None:
         now = ctx.clock()
-        if node.attrs is not None and (coherence.name_left(node, now) > 0 or not ctx.remote.is_up):
+        if coherence.name_left(node, now) > 0 or not ctx.remote.is_up:
             ctx.tree.looked_up(parent, now, asked=False)
             return convert.entry_reply(ctx, node)
-        return (_ask_name if node.attrs is None else _ask_known)(ctx, parent, name)
-    if parent.listed_at > NEVER or parent.negative is not None:
-        left = coherence.missing_left(parent, name, ctx.clock())
-        if left > 0:
-            return Reply((replies.negative_entry(left),))
-    if not ctx.remote.is_up:
-        if coherence.is_known_missing(parent, name):
-            raise os_error(errno.ENOENT)
-        if coherence.is_given_up(parent, name):
-            raise os_error(errno.ETIMEDOUT)
-    return _ask_name(ctx, parent, name)
+        ctx.tree.looked_up(parent, now, asked=True)
+        return _ask_known(ctx, parent, name)
+    if node is None:
+        if parent.listed_at > NEVER or parent.negative is not None:
+            left = coherence.missing_left(parent, name, ctx.clock())
+            if left > 0:
+                return Reply((replies.negative_entry(left),))
+        if not ctx.remote.is_up:
+            if coherence.is_known_missing(parent, name):
+                raise os_error(errno.ENOENT)
+            if coherence.is_given_up(parent, name):
+                raise os_error(errno.ETIMEDOUT)
+    return _Lookup(ctx, parent, name)
+
+
+class _Lookup(Question):
+    """A name that is not known."""
+
+    at: float  # when it was asked
+    asked: int  # and the stamp then
+
+    def __init__(self, ctx: Context, parent: Node, name: bytes) -> None:
+        self.ctx = ctx
+        self.parent = parent
+        self.name = name
+
+    def ask(self) -> Coroutine[Any, Any, Reply] | None:
+        """See Question."""
+        ctx, parent, name = self.ctx, self.parent, self.name
+        self.at = ctx.clock()
+        ctx.tree.looked_up(parent, self.at, asked=True)
+        if ctx.config.semantics.follow_symlinks or ctx.directories.is_listing(parent):
+            return _ask_name(ctx, parent, name)
+        self.asked = ctx.nodes.stamp
+        if ctx.remote.look(ctx.nodes.path_of(parent, name), self):
+            return None
+        return _ask_name(ctx, parent, name)
+
+    def reply_found(self, attrs: Attrs) -> Reply:
+        """See Question."""
+        learned = self.ctx.coherence.learned(self.parent, self.name, attrs, self.at, self.asked)
+        return convert.entry_reply(self.ctx, learned)
+
+    def reply_refused(self, error: OSError) -> Reply:
+        """See Question."""
+        ctx, parent, name = self.ctx, self.parent, self.name
+        if error.errno == errno.ENOENT:
+            believed_s = ctx.coherence.missing(parent, name, self.at, self.asked)
+            if believed_s > 0:
+                return Reply((replies.negative_entry(believed_s),))
+            raise error
+        node = ctx.nodes.child(parent, name)
+        if error.errno in LINK_ERRNOS and node is not None and node.attrs is not None:
+            return convert.entry_reply(ctx, node)
+        if error.errno == errno.ETIMEDOUT:
+            ctx.coherence.gave_up(parent, name)
+        raise error
+
+    async def ask_again(self, lost: Disconnected) -> Reply:
+        """See Question."""
+        return await self.answered_by(self.ctx.remote.look_again(self, lost))
+
+    async def answered_by(self, looking: Awaitable[Attrs]) -> Reply:
+        """The reply that the outcome of *looking* leads to."""
+        try:
+            attrs = await looking
+        except OSError as exc:
+            return self.reply_refused(exc)
+        return self.reply_found(attrs)
 
 
 async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
@@ -92,8 +152,7 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
 
 
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
-    at = ctx.clock()
-    ctx.tree.looked_up(parent, at, asked=True)
+    """A LOOKUP that takes more than one question."""
     if ctx.directories.is_listing(parent):
         # Its listing is under way and will tell: one request instead of one per name.
         with suppress(TimeoutError):  # the question itself waits as long as it may for the link
@@ -105,23 +164,9 @@ async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
             return convert.entry_reply(ctx, node)
         if node is None and ctx.coherence.missing_left(parent, name, at) > 0:
             return Reply((replies.negative_entry(ctx.coherence.missing_left(parent, name, at)),))
-    path = ctx.nodes.path_of(parent, name)
-    asked = ctx.nodes.stamp
-    try:
-        attrs = await look(ctx, path)
-    except OSError as exc:
-        if exc.errno == errno.ENOENT:
-            believed_s = ctx.coherence.missing(parent, name, at, asked)
-            if believed_s > 0:
-                return Reply((replies.negative_entry(believed_s),))
-            raise
-        node = ctx.nodes.child(parent, name)
-        if exc.errno in LINK_ERRNOS and node is not None and node.attrs is not None:
-            return convert.entry_reply(ctx, node)
-        if exc.errno == errno.ETIMEDOUT:
-            ctx.coherence.gave_up(parent, name)
-        raise
-    return convert.entry_reply(ctx, ctx.coherence.learned(parent, name, attrs, at, asked))
+    one = _Lookup(ctx, parent, name)
+    one.at, one.asked = ctx.clock(), ctx.nodes.stamp
+    return await one.answered_by(look(ctx, ctx.nodes.path_of(parent, name)))
 
 
 def look(ctx: Context, path: bytes) -> Coroutine[Any, Any, Attrs]:

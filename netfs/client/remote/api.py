@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
+from netfs.client.remote.looking import Looking
+from netfs.client.remote.pending import Disconnected
 from netfs.sftp.attrs import Attrs, Limits, StatVfs
 from netfs.wire import Buffer
 
@@ -50,6 +52,18 @@ class Remote(Protocol):
     is_up: bool  # asking the server makes sense now: requests would not wait for the link
 
     async def lstat(self, path: bytes) -> Attrs: ...
+
+    def look(self, path: bytes, looking: Looking) -> bool:
+        """Begin an ``lstat`` whose outcome *looking* is told by a call; to cancel it, set its
+        ``is_done``.  False: not now, use ``lstat``.
+
+        Raises: OSError: a name that cannot be said to the server.
+        """
+        ...
+
+    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+        """What ``lstat`` would do next whose request was *lost*."""
+        ...
 
     async def stat(self, path: bytes) -> Attrs: ...
 

@@ -15,6 +15,7 @@ from netfs.client.config import Config
 from netfs.client.remote.api import DirEntry
 from netfs.client.remote.channel import Link
 from netfs.client.remote.handles import SessionHandle
+from netfs.client.remote.looking import Looking
 from netfs.client.remote.session import Session
 from netfs.sftp.attrs import Attrs, StatVfs
 
@@ -88,6 +89,9 @@ class CharsetSession(Session):
 
     async def lstat(self, path: bytes) -> Attrs:
         return await super().lstat(self._path(path))
+
+    def look(self, path: bytes, looking: Looking) -> bool:
+        return super().look(self._path(path), looking)
 
     async def stat(self, path: bytes) -> Attrs:
         return await super().stat(self._path(path))

@@ -415,10 +415,7 @@ class SftpFiles:
 
     async def _refusal(self, request: req.Request, response: Response) -> OSError:
         assert isinstance(response, StatusResponse)
-        refused = StatusError(request, response)
-        error = await self.error_of(refused)
-        error.__cause__ = refused
-        return error
+        return await self.error_of(StatusError(request, response))
 
     async def attrs(self, request: req.Request) -> Attrs:
         """What *request* asks for, one that attributes answer."""

@@ -34,17 +34,32 @@ async def error_of(
     Raises:
         Disconnected: before it was known.  ``sent`` is False: the request had no effect.
     """
-    request = refused.request
-    rule = errnos.rule(request, refused.code, refused.message)
-    paths = _paths(request)
-    if refused.code == Status.BAD_MESSAGE and any(map(errnos.is_too_long, paths)):
-        rule = errno.ENAMETOOLONG
+    rule = _rule(refused)
     if isinstance(rule, Look):
         try:
             rule = await _Looker(requester, extensions, refused).look(rule)
         except Disconnected as exc:
             raise Disconnected(str(exc), sent=False) from exc
-    error = OSError(rule, os.strerror(rule))
+    return _error(rule, refused)
+
+
+def error_of_look(refused: StatusError) -> OSError:
+    """As ``error_of``, where only a path's attributes were asked for: nothing else need be."""
+    rule = _rule(refused)
+    assert isinstance(rule, int)
+    return _error(rule, refused)
+
+
+def _rule(refused: StatusError) -> errnos.Rule:
+    if refused.code == Status.BAD_MESSAGE and any(map(errnos.is_too_long, _paths(refused.request))):
+        return errno.ENAMETOOLONG
+    return errnos.rule(refused.request, refused.code, refused.message)
+
+
+def _error(number: int, refused: StatusError) -> OSError:
+    paths = _paths(refused.request)
+    error = OSError(number, os.strerror(number))
+    error.__cause__ = refused
     if paths:
         error.filename = paths[0]
     if len(paths) > 1:

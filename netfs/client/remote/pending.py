@@ -1,4 +1,4 @@
-"""A request that waits for its answer: its future, and what it can end with.
+"""A request that waits for its answer: its future, or who is called, and what it can end with.
 
 When it leaves, and what becomes of its answer, belongs to the requester.
 """
@@ -17,11 +17,14 @@ class StatusError(Exception):
     """The server answered with a status other than OK."""
 
     def __init__(self, request: Request, status: StatusResponse) -> None:
-        text = status.message.decode("utf-8", "replace")
-        super().__init__(f"{type(request).__name__}: status {status.code} ({text})")
+        super().__init__(request, status)
         self.request = request
         self.code = status.code
         self.message = status.message
+
+    def __str__(self) -> str:  # seldom wanted: a missing name is a usual answer
+        text = self.message.decode("utf-8", "replace")
+        return f"{type(self.request).__name__}: status {self.code} ({text})"
 
 
 class Disconnected(Exception):
@@ -81,7 +84,36 @@ class Bulk:
         self.mark: Mark | None = None  # from its leaving on
 
 
-def fail(future: Pending, error: Exception) -> None:
+class Asker:
+    """Who is told the answer by a call, in the place of a future: for small requests that have one
+    answer, of which less is made than a future and the coroutines that wait for it cost."""
+
+    request: Request
+    sent_at: float  # as of Pending
+    is_sent = False
+    bulk: Bulk | None = None
+    is_done = False  # nobody wants the answer any more, or it has come
+
+    def done(self) -> bool:
+        return self.is_done
+
+    def told(self, response: Response) -> None:
+        """The answer has come, whatever its status."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """There will be no answer: as the exception of a future, told when the loop turns."""
+        raise NotImplementedError
+
+
+Waiting = Pending | Asker
+
+
+def fail(waiting: Waiting, error: Exception) -> None:
     """Who waits sees *error*; that nobody does any more is nothing for asyncio to warn of."""
-    future.set_exception(error)
-    future.exception()
+    if isinstance(waiting, Asker):
+        waiting.is_done = True
+        asyncio.get_running_loop().call_soon(waiting.failed, error)
+        return
+    waiting.set_exception(error)
+    waiting.exception()

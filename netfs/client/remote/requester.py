@@ -12,11 +12,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from netfs.buffers import Landing
 from netfs.client.remote.channel import Channel
 from netfs.client.remote.pending import (
+    Asker,
     Bulk,
     Disconnected,
     Expired,
@@ -24,10 +25,11 @@ from netfs.client.remote.pending import (
     Opening,
     Pending,
     StatusError,
+    Waiting,
     fail,
 )
 from netfs.client.remote.window import BulkWindow, Links
-from netfs.client.turns import Turn, Waker
+from netfs.client.turns import Turn
 from netfs.sftp.codes import Status
 from netfs.sftp.connection import Answer, ClientConnection, Reaped, Version
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
@@ -65,13 +67,14 @@ class _Lane:
 
     def __init__(self, window: BulkWindow) -> None:
         self.window = window
-        self.queue: deque[Pending] = deque()
+        self.queue: deque[Waiting] = deque()
 
 
 class Requester:
     """One conversation; also the channel's Receiver.
 
-    Invariant: each future that ``ask`` gave is in a queue, or pending in the connection, or done.
+    Invariant: each future that ``ask`` gave, and each asker that ``tell`` got, is in a queue, or
+    pending in the connection, or done.
     """
 
     def __init__(
@@ -89,13 +92,13 @@ class Requester:
         self.turn = Turn(self._loop) if turn is None else turn
         self._clock = clock
         self._log_requests = log_requests
-        self._connection: ClientConnection[Pending] = ClientConnection()
+        self._connection: ClientConnection[Waiting] = ClientConnection()
         self._channel: Channel | None = None
         self._version: asyncio.Future[Version] = self._loop.create_future()
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self.is_ended = False
         self.loss: Exception | None = None  # what the channel was lost with
-        self._small: list[Pending] = []
+        self._small: list[Waiting] = []
         self._round_trip = links.round_trip
         self._reads = _Lane(links.reads)
         self._writes = _Lane(links.writes)
@@ -157,6 +160,19 @@ class Requester:
             self._flush_scheduled = True
             self.turn.at_end(self._flush)
         return future
+
+    def tell(self, asker: Asker, request: Request) -> None:
+        """Queue *request*, a small one about no handle; *asker* is told what comes of it."""
+        asker.request = request
+        asker.sent_at = self._clock()
+        if self.is_ended:
+            fail(asker, Disconnected(self._ended.result(), sent=False))
+            return
+        self._requests += 1
+        self._small.append(asker)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.turn.at_end(self._flush)
 
     async def call(self, request: Request) -> Response:
         """Ask, wait, and return what is not a bad status.
@@ -288,7 +304,7 @@ class Requester:
             return
         self._bytes_received += landed or len(data)
         now = self.heard_at = self._clock()
-        events: list[Version | Answer[Pending] | Reaped[Pending]] = []
+        events: list[Version | Answer[Waiting] | Reaped[Waiting]] = []
         breach: RemoteProtocolError | None = None
         try:
             self._connection.receive_data(data, events, landed)
@@ -300,17 +316,21 @@ class Requester:
         turn.depth += 1
         try:
             # All are answered before the first is woken: what it does may concern the others.
-            woken: list[tuple[Waker, Pending]] = []
+            woken: list[tuple[Callable[[Any], object], object]] = []  # calls
             sent_at = None  # of the youngest that is no bulk
             for event in events:
                 if type(event) is not Answer:
                     self._take(event, now)
                     continue
                 future, _request, response = event
-                waker = future.take_waker()
-                if waker is not None:
-                    woken.append((waker, future))
-                future.set_result(response)
+                if isinstance(future, Asker):
+                    future.is_done = True
+                    woken.append((future.told, response))
+                else:
+                    waker = future.take_waker()
+                    if waker is not None:
+                        woken.append((waker, future))
+                    future.set_result(response)
                 self._answers += 1
                 bulk = future.bulk
                 if bulk is not None and bulk.window is not None:
@@ -324,8 +344,8 @@ class Requester:
             if breach is not None:
                 _log.warning("the server broke the SFTP protocol: %s", breach)
                 self.abort(f"the server broke the SFTP protocol: {breach}")
-            for waker, future in woken:
-                waker(future)
+            for call, told in woken:
+                call(told)
         finally:
             turn.end()
 
@@ -425,9 +445,9 @@ class Requester:
             self._bytes_sent += sum(map(len, buffers))
             self._channel.write(buffers)
 
-    def _bulk_leaving(self, now: float) -> list[Pending]:
+    def _bulk_leaving(self, now: float) -> list[Waiting]:
         """Of each lane what the window lets go."""
-        leaving: list[Pending] = []
+        leaving: list[Waiting] = []
         for lane in (self._reads, self._writes):
             queue = lane.queue
             while queue:
@@ -464,7 +484,7 @@ class Requester:
 
     # The answers.
 
-    def _take(self, event: Version | Answer[Pending] | Reaped[Pending], now: float) -> None:
+    def _take(self, event: Version | Answer[Waiting] | Reaped[Waiting], now: float) -> None:
         """What is no answer that somebody waits for."""
         if isinstance(event, Version):
             self._version.set_result(event)
@@ -476,21 +496,21 @@ class Requester:
             self._orphans += 1
             self.dismiss(event.orphan)
 
-    def _left_window(self, future: Pending, now: float) -> None:
+    def _left_window(self, future: Waiting, now: float) -> None:
         """It was answered."""
         bulk = future.bulk
         if bulk is not None and bulk.window is not None and bulk.mark is not None:
             bulk.window.answered(bulk.size, bulk.mark, future.sent_at, now)
 
     @staticmethod
-    def _lose_window(future: Pending) -> None:
+    def _lose_window(future: Waiting) -> None:
         """It will never be answered."""
         bulk = future.bulk
         if bulk is not None and bulk.window is not None and bulk.mark is not None:
             bulk.window.lost(bulk.size)
 
     @staticmethod
-    def _log(events: Sequence[Version | Answer[Pending] | Reaped[Pending]], now: float) -> None:
+    def _log(events: Sequence[Version | Answer[Waiting] | Reaped[Waiting]], now: float) -> None:
         for event in events:
             if isinstance(event, Answer):
                 _log.debug(

@@ -25,6 +25,7 @@ from netfs.client.remote.files import DEFAULT_LIMITS, SftpFiles, SftpHandle
 from netfs.client.remote.handles import SessionHandle, SessionHandles
 from netfs.client.remote.lanes import widen
 from netfs.client.remote.lasting import LastingLink
+from netfs.client.remote.looking import Looking
 from netfs.client.remote.opened import touches_version
 from netfs.client.remote.pending import Disconnected
 from netfs.client.remote.replay import Replay, replay_of
@@ -101,10 +102,14 @@ class Session(LastingLink):
     # How a request gets through: an *attempt* for each conversation until one is not lost.
 
     async def _ask(
-        self, attempt: Callable[[SftpFiles, *_Args], Awaitable[_T]], *args: *_Args
+        self,
+        attempt: Callable[[SftpFiles, *_Args], Awaitable[_T]],
+        *args: *_Args,
+        since: float | None = None,
     ) -> _T:
-        """Something that can be asked again: rows SAFE and SAME_RESULT."""
-        since = self._clock()
+        """Something that can be asked again: rows SAFE and SAME_RESULT.  It waits *since*; now."""
+        if since is None:
+            since = self._clock()
         while True:
             files = self._now or await self._files(since)
             try:
@@ -176,10 +181,27 @@ class Session(LastingLink):
     # Those that are one question return its coroutine: one layer less for each step of a wait.
 
     def lstat(self, path: bytes) -> Coroutine[Any, Any, Attrs]:
-        asking = self._ask(SftpFiles.attrs, req.Lstat(path))
-        if path in self._handles.opened.by_name:
-            return self._lstat_open(path, asking)
+        return self._lstat(req.Lstat(path))
+
+    def _lstat(self, request: req.Lstat, since: float | None = None) -> Coroutine[Any, Any, Attrs]:
+        asking = self._ask(SftpFiles.attrs, request, since=since)
+        if request.path in self._handles.opened.by_name:
+            return self._lstat_open(request.path, asking)
         return asking
+
+    def look(self, path: bytes, looking: Looking) -> bool:
+        """See ``api.Remote``."""
+        files = self._now
+        if files is None or path in self._handles.opened.by_name:
+            return False
+        files.requester.tell(looking, req.Lstat(path))
+        return True
+
+    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+        """See ``api.Remote``."""
+        assert isinstance(looking.request, req.Lstat)
+        since = self._again(lost, looking.sent_at)
+        return await self._lstat(looking.request, since)
 
     async def _lstat_open(self, path: bytes, asking: Coroutine[Any, Any, Attrs]) -> Attrs:
         """Of a name whose file is open."""
