@@ -82,7 +82,7 @@ def attr(ctx: Context, node: Node) -> AttrFields:
         mtime_nsec,
         ctime_nsec,
         identity.modes[mode],
-        nlink or (0 if node.removed else 1),
+        nlink or (1 if node.parent is not None else int(not node.removed)),
         identity.uids[uid],
         identity.gids[gid],
         0,

@@ -102,6 +102,8 @@ class DirectoryTable:
         self._open: dict[int, OpenDirectory] = {}
         self._next_fh = 1
         self._listings: dict[int, Listing] = {}  # by nodeid, those under way
+        self.is_listing: Callable[[int], bool] = self._listings.__contains__
+        """Whether the names of a directory (nodeid) are on their way."""
         self.fetched = 0  # listings, since the start
         self.on_listed: Callable[[Node], None] = lambda node: None  # told of each complete one
 
@@ -148,10 +150,6 @@ class DirectoryTable:
 
     def under_way(self, node: Node) -> Listing | None:
         return self._listings.get(node.nodeid)
-
-    def is_listing(self, node: Node) -> bool:
-        """Whether the names of *node* are on their way."""
-        return node.nodeid in self._listings
 
     def fetch(self, node: Node) -> Listing:
         """Begin to list *node*, or join who does; the caller counts itself in ``users``."""

@@ -14,7 +14,6 @@ from netfs.client.remote.pending import Disconnected
 from netfs.client.turns import Operation
 from netfs.fuse.replies import Reply
 from netfs.fuse.requests import Rename, Request
-from netfs.sftp.attrs import Attrs
 
 
 class InFlightRequest(NamedTuple):
@@ -28,7 +27,7 @@ class InFlightRequest(NamedTuple):
     interrupted: bool
 
 
-class Question(Looking):
+class Question(Looking[Reply]):
     """A request that waits for the attributes of one name, and needs no coroutine for that.
 
     Begun, cancelled and ended as an ``InFlight``; where one answer does not do, it goes on as an
@@ -42,7 +41,6 @@ class Question(Looking):
     nodeids: tuple[int, ...]
     pid: int
     since: float
-    on_end: Callable[[Any, Reply | None, BaseException | None], None]
     begun = False
     answered = False
     cancelled = False
@@ -55,14 +53,6 @@ class Question(Looking):
 
     def ask(self) -> Coroutine[Any, Any, Reply] | None:
         """Ask by ``Remote.look``; or return what else to do."""
-        raise NotImplementedError
-
-    def reply_found(self, attrs: Attrs) -> Reply:
-        """Raises: OSError"""
-        raise NotImplementedError
-
-    def reply_refused(self, error: OSError) -> Reply:
-        """Raises: OSError"""
         raise NotImplementedError
 
     def ask_again(self, lost: Disconnected) -> Coroutine[Any, Any, Reply]:
@@ -80,24 +70,6 @@ class Question(Looking):
             return
         if other is not None:
             self._go_on(other)
-
-    def found(self, attrs: Attrs) -> None:
-        """See Looking."""
-        try:
-            reply = self.reply_found(attrs)
-        except Exception as error:
-            self.on_end(self, None, error)
-            return
-        self.on_end(self, reply, None)
-
-    def refused(self, error: OSError) -> None:
-        """See Looking."""
-        try:
-            reply = self.reply_refused(error)
-        except Exception as exc:
-            self.on_end(self, None, exc)
-            return
-        self.on_end(self, reply, None)
 
     def lost(self, lost: Disconnected) -> None:
         """See Looking."""

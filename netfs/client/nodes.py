@@ -51,6 +51,13 @@ class NodeStatistics(NamedTuple):
     evicted: int  # since the start
 
 
+class _ById(dict[int, Node]):
+    """By nodeid.  Raises: OSError(ESTALE) for an unknown one."""
+
+    def __missing__(self, nodeid: int) -> Node:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
 class NodeTable:
     """All nodes of one mount.
 
@@ -62,7 +69,10 @@ class NodeTable:
         self.max_entries = max_entries
         self.root = Node(ROOT_ID, None, b"")
         self.root.nlookup = 1  # the kernel's for ever, never forgotten
-        self._by_id: dict[int, Node] = {ROOT_ID: self.root}
+        self._by_id = _ById({ROOT_ID: self.root})
+        self.get: Callable[[int], Node] = self._by_id.__getitem__
+        """The node the kernel means.  Raises: OSError(ESTALE) for an unknown one: the kernel then
+        walks the path again."""
         self._by_ino: dict[int, Node] = {}  # hard-linked files whose inode number is known
         self._moved_inos: dict[int, int] = {}  # made-up st_ino of renamed nodes -> nodeid
         self._next_id = ROOT_ID + 1
@@ -75,16 +85,6 @@ class NodeTable:
         """Told the ``data`` of a nameless node that nobody holds: to be dropped if it can be."""
 
     # --- finding ---------------------------------------------------------------------------
-
-    def get(self, nodeid: int) -> Node:
-        """The node the kernel means.
-
-        Raises: OSError(ESTALE) for an unknown one: the kernel then walks the path again.
-        """
-        node = self._by_id.get(nodeid)
-        if node is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return node
 
     def find(self, nodeid: int) -> Node | None:
         return self._by_id.get(nodeid)

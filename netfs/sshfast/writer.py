@@ -48,6 +48,7 @@ class FastWriter:
         self._queue: deque[memoryview] = deque()
         self._size = 0
         self._is_paused = False
+        self._has_ended = False  # what is written is dropped
         self._randomness = b""
         self._used = 0
         self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
@@ -82,6 +83,7 @@ class FastWriter:
         size = sum(map(len, buffers))
         if (
             self._size
+            or self._has_ended
             or not 0 < size <= self._packet_size
             or size > channel._send_window
             or channel._send_chan is None
@@ -96,6 +98,8 @@ class FastWriter:
         path.send(b"".join((head, *buffers, padding)))
 
     def _put_off(self, buffers: Sequence[Buffer]) -> None:
+        if self._has_ended:
+            return
         for buffer in buffers:
             if len(buffer):
                 self._queue.append(memoryview(buffer))
@@ -111,8 +115,13 @@ class FastWriter:
         self._queue.clear()
         self._size = 0
 
+    def end(self) -> None:
+        """Take no more; what waits is still sent."""
+        self._has_ended = True
+
     def close(self) -> None:
         """The channel is gone."""
+        self.end()
         self.clear()
         self._path.remove(self)
 

@@ -15,14 +15,16 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from netfs.client.remote import api
 from netfs.client.remote.api import DirEntry
 from netfs.client.remote.looking import Looking
 from netfs.client.remote.pending import Disconnected
 from netfs.sftp.attrs import Attrs, Limits, StatVfs
+from netfs.sftp.codes import Status
 from netfs.sftp.requests import Lstat
+from netfs.sftp.responses import AttrsResponse, StatusResponse
 from netfs.wire import Buffer
 
 DEADLINE_S = 5.0
@@ -239,27 +241,29 @@ class FakeRemote:
         async with _Arrival(self, "lstat", path):
             return self._attrs(self.at(path))
 
-    def look(self, path: bytes, looking: Looking) -> bool:
+    def look(self, path: bytes, looking: Looking[Any]) -> bool:
         if not self.is_up:
             return False  # as a session without a conversation
         asyncio.get_running_loop().create_task(self._look(path, looking))
         return True
 
-    async def _look(self, path: bytes, looking: Looking) -> None:
+    async def _look(self, path: bytes, looking: Looking[Any]) -> None:
+        looking.request = Lstat(path)
+        outcome: Callable[[], None]
         try:
             attrs = await self.lstat(path)
         except OSError as exc:
-            told: Callable[[], None] = partial(looking.refused, exc)
+            message = f"({errno.errorcode[exc.errno or errno.EIO]})".encode()
+            outcome = partial(looking.told, StatusResponse(Status.FAILURE, message))
         except Disconnected as exc:
-            looking.request = Lstat(path)
-            told = partial(looking.lost, exc)
+            outcome = partial(looking.failed, exc)
         else:
-            told = partial(looking.found, attrs)
+            outcome = partial(looking.told, AttrsResponse(attrs))
         if not looking.is_done:
             looking.is_done = True
-            told()
+            outcome()
 
-    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+    async def look_again(self, looking: Looking[Any], lost: Disconnected) -> Attrs:
         assert isinstance(looking.request, Lstat)
         return await self.lstat(looking.request.path)
 

@@ -97,20 +97,20 @@ class _Lookup(Question):
         ctx, parent, name = self.ctx, self.parent, self.name
         self.at = ctx.clock()
         ctx.tree.looked_up(parent, self.at, asked=True)
-        if ctx.config.semantics.follow_symlinks or ctx.directories.is_listing(parent):
+        if ctx.config.semantics.follow_symlinks or ctx.directories.is_listing(parent.nodeid):
             return _ask_name(ctx, parent, name)
         self.asked = ctx.nodes.stamp
         if ctx.remote.look(ctx.nodes.path_of(parent, name), self):
             return None
         return _ask_name(ctx, parent, name)
 
-    def reply_found(self, attrs: Attrs) -> Reply:
-        """See Question."""
+    def found(self, attrs: Attrs) -> Reply:
+        """See Looking."""
         learned = self.ctx.coherence.learned(self.parent, self.name, attrs, self.at, self.asked)
         return convert.entry_reply(self.ctx, learned)
 
-    def reply_refused(self, error: OSError) -> Reply:
-        """See Question."""
+    def refused(self, error: OSError) -> Reply:
+        """See Looking."""
         ctx, parent, name = self.ctx, self.parent, self.name
         if error.errno == errno.ENOENT:
             believed_s = ctx.coherence.missing(parent, name, self.at, self.asked)
@@ -133,8 +133,8 @@ class _Lookup(Question):
         try:
             attrs = await looking
         except OSError as exc:
-            return self.reply_refused(exc)
-        return self.reply_found(attrs)
+            return self.refused(exc)
+        return self.found(attrs)
 
 
 async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
@@ -153,7 +153,7 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
 
 async def _ask_name(ctx: Context, parent: Node, name: bytes) -> Reply:
     """A LOOKUP that takes more than one question."""
-    if ctx.directories.is_listing(parent):
+    if ctx.directories.is_listing(parent.nodeid):
         # Its listing is under way and will tell: one request instead of one per name.
         with suppress(TimeoutError):  # the question itself waits as long as it may for the link
             async with ctx.coherence.while_up():

@@ -10,7 +10,7 @@ abandons its requests: unsent ones are removed, late handles are closed.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from netfs.client.remote.looking import Looking
 from netfs.client.remote.pending import Disconnected
@@ -53,7 +53,7 @@ class Remote(Protocol):
 
     async def lstat(self, path: bytes) -> Attrs: ...
 
-    def look(self, path: bytes, looking: Looking) -> bool:
+    def look(self, path: bytes, looking: Looking[Any]) -> bool:
         """Begin an ``lstat`` whose outcome *looking* is told by a call; to cancel it, set its
         ``is_done``.  False: not now, use ``lstat``.
 
@@ -61,7 +61,7 @@ class Remote(Protocol):
         """
         ...
 
-    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+    async def look_again(self, looking: Looking[Any], lost: Disconnected) -> Attrs:
         """What ``lstat`` would do next whose request was *lost*."""
         ...
 

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 from netfs.client.config import Config
 from netfs.client.remote.api import DirEntry
@@ -90,7 +91,7 @@ class CharsetSession(Session):
     async def lstat(self, path: bytes) -> Attrs:
         return await super().lstat(self._path(path))
 
-    def look(self, path: bytes, looking: Looking) -> bool:
+    def look(self, path: bytes, looking: Looking[Any]) -> bool:
         return super().look(self._path(path), looking)
 
     async def stat(self, path: bytes) -> Attrs:

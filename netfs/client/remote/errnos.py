@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import enum
 import errno
+import functools
 import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
@@ -179,6 +180,16 @@ PATH_MAX: Final = 4096  # bytes with the final NUL.  Source: linux/limits.h
 
 def rule(request: object, code: int, message: bytes) -> Rule:
     """The errno, or what to look at."""
+    kind: Any = type(request)
+    return _rule_of(kind, code, message[-_LONGEST_MESSAGE:])
+
+
+_LONGEST_MESSAGE: Final = 200
+"""Bytes that are looked at; an errno's name is at the end."""
+
+
+@functools.lru_cache(maxsize=256)  # a missing name is a usual answer
+def _rule_of(kind: Any, code: int, message: bytes) -> Rule:
     named = _NAMED.search(message)
     if named is not None and named[1].decode() in _BY_NAME:
         return _BY_NAME[named[1].decode()]
@@ -189,7 +200,7 @@ def rule(request: object, code: int, message: bytes) -> Rule:
         status = Status(code)
     except ValueError:
         return _LATER.get(code, errno.EIO)
-    return TABLE[type(request)][status]
+    return TABLE[kind][status]
 
 
 def is_too_long(path: bytes) -> bool:

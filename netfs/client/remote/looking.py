@@ -5,32 +5,46 @@ A future, and a coroutine for each layer above it, cost more than what is done w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
 from netfs.client.remote.narrow import error_of_look
 from netfs.client.remote.pending import Asker, Disconnected, StatusError
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.responses import AttrsResponse, Response, StatusResponse
 
+T = TypeVar("T")
 
-class Looking(Asker):
-    """Who wants a name's attributes; told one of three things, once, unless ``is_done``."""
 
-    def found(self, attrs: Attrs) -> None:
+class Looking(Asker, Generic[T]):
+    """Who wants a name's attributes, to make a result of them."""
+
+    on_end: Callable[[Any, T | None, BaseException | None], None]
+    """Gets this and its result, or the exception; not called when it was cancelled."""
+
+    def found(self, attrs: Attrs) -> T:
         raise NotImplementedError
 
-    def refused(self, error: OSError) -> None:
+    def refused(self, error: OSError) -> T:
+        """Raises: OSError, if it has no better answer."""
         raise NotImplementedError
 
     def lost(self, lost: Disconnected) -> None:
-        """The link was: ``Remote.look_again``."""
+        """The link was: see ``Remote.look_again``."""
         raise NotImplementedError
 
     def told(self, response: Response) -> None:
         """See Asker."""
-        if type(response) is AttrsResponse:
-            self.found(response.attrs)
-        else:
-            assert isinstance(response, StatusResponse)
-            self.refused(error_of_look(StatusError(self.request, response)))
+        try:
+            if type(response) is AttrsResponse:
+                result = self.found(response.attrs)
+            else:
+                assert isinstance(response, StatusResponse)
+                result = self.refused(error_of_look(StatusError(self.request, response)))
+        except Exception as error:
+            self.on_end(self, None, error)
+            return
+        self.on_end(self, result, None)
 
     def failed(self, error: Exception) -> None:
         """See Asker."""

@@ -189,7 +189,7 @@ class Session(LastingLink):
             return self._lstat_open(request.path, asking)
         return asking
 
-    def look(self, path: bytes, looking: Looking) -> bool:
+    def look(self, path: bytes, looking: Looking[Any]) -> bool:
         """See ``api.Remote``."""
         files = self._now
         if files is None or path in self._handles.opened.by_name:
@@ -197,7 +197,7 @@ class Session(LastingLink):
         files.requester.tell(looking, req.Lstat(path))
         return True
 
-    async def look_again(self, looking: Looking, lost: Disconnected) -> Attrs:
+    async def look_again(self, looking: Looking[Any], lost: Disconnected) -> Attrs:
         """See ``api.Remote``."""
         assert isinstance(looking.request, req.Lstat)
         since = self._again(lost, looking.sent_at)

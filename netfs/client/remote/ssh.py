@@ -209,7 +209,10 @@ def _abort_late(opening: asyncio.Future[SshChannel]) -> None:
 class SshChannel:
     """An SFTP stream.  Implements channel.Channel."""
 
-    __slots__ = ("_channel", "_session", "_writer")
+    __slots__ = ("_channel", "_session", "_writer", "write")
+
+    write: Callable[[Sequence[Buffer]], None]
+    """See channel.Channel."""
 
     def __init__(
         self,
@@ -220,13 +223,9 @@ class SshChannel:
         self._channel = channel
         self._session = session
         self._writer = writer
+        self.write = self._write if writer is None else writer.write
 
-    def write(self, buffers: Sequence[Buffer]) -> None:
-        """See channel.Channel."""
-        if self._writer is not None:
-            if self._session.writer is not None and self._session.is_wanted:
-                self._writer.write(buffers)
-            return
+    def _write(self, buffers: Sequence[Buffer]) -> None:
         # A channel that is being lost drops what is written: connection_lost tells the receiver.
         with contextlib.suppress(OSError):
             self._channel.write(b"".join(buffers))
@@ -240,6 +239,8 @@ class SshChannel:
     def close(self) -> None:
         """See channel.Channel."""
         self._session.is_wanted = False
+        if self._writer is not None:
+            self._writer.end()
         # Only the end of its input lets the server finish what it was sent and answer it; the
         # CLOSE would close its output first, and it would die of that.
         with contextlib.suppress(OSError):  # it is closed already
@@ -249,6 +250,7 @@ class SshChannel:
         """See channel.Channel."""
         self._session.is_wanted = False
         if self._writer is not None:
+            self._writer.end()
             self._writer.clear()
         self._channel.abort()
 
