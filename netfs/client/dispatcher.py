@@ -24,7 +24,12 @@ from netfs.client.stats import BOUNDS_S, RequestCounters, slot
 from netfs.client.turns import Turn
 from netfs.fuse import handshake, requests
 from netfs.fuse.abi import Opcode
-from netfs.fuse.errors import FuseProtocolError, MalformedRequest, UnsupportedVersion
+from netfs.fuse.errors import (
+    FuseProtocolError,
+    MalformedRequest,
+    NameTooLong,
+    UnsupportedVersion,
+)
 from netfs.fuse.replies import EMPTY, ERRNO_MAX, Reply
 
 if TYPE_CHECKING:
@@ -329,6 +334,8 @@ class Dispatcher:
             if 0 < error.errno <= ERRNO_MAX:
                 return error.errno
             log.error("unique %d: %s failed with errno %d", unique, _name(opcode), error.errno)
+        elif isinstance(error, NameTooLong):
+            return errno.ENAMETOOLONG
         elif isinstance(error, MalformedRequest):
             self._counters.malformed += 1
             log.error("unique %d: malformed request: %s", unique, error)
@@ -398,6 +405,7 @@ class Dispatcher:
                 )
             if not self._device.reply(one.unique, reply):
                 self._counters.gone += 1
+            self._count_latency(one)
         if self._queue and not self._is_starting:
             self._start_queued()
         if self._all_ended is not None and not self._running and not self._all_ended.done():
@@ -424,6 +432,11 @@ class Dispatcher:
             return
         self._finish(one)
         self._reply_error(one.unique, one.opcode, number)
+        self._count_latency(one)
+
+    def _count_latency(self, one: InFlight | Question) -> None:
+        """After the reply: it is on its way."""
+        self._counters.latency[bisect_left(BOUNDS_S, self._clock() - one.since)] += 1
 
     def _finish(self, one: InFlight | Question) -> None:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
@@ -439,7 +452,6 @@ class Dispatcher:
                 del busy[nodeid]
         if self._watched:
             self._watched.pop(unique, None)
-        self._counters.latency[bisect_left(BOUNDS_S, self._clock() - one.since)] += 1
 
     # Interruption
 

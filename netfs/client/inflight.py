@@ -81,12 +81,12 @@ class Question(Looking[Reply]):
         if self._operation is not None:
             self._operation.cancel()
             return
-        self.is_done = True
+        self.end()
         self.on_end(self, None, asyncio.CancelledError())
 
     def discard(self) -> None:
         """Never begin it."""
-        self.is_done = True
+        self.end()
 
     def _go_on(self, other: Coroutine[Any, Any, Reply]) -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 ValueError
 └── FuseProtocolError
     ├── MalformedRequest    the bytes are not the request they claim to be
+    ├── NameTooLong         a name of more than NAME_MAX bytes
     └── UnsupportedVersion  INIT from a kernel that is too old, or of another major
 """
 
@@ -15,6 +16,10 @@ class FuseProtocolError(ValueError):
 
 class MalformedRequest(FuseProtocolError):
     """A request that is shorter than its opcode says, or lacks a NUL."""
+
+
+class NameTooLong(FuseProtocolError):
+    """ENAMETOOLONG, as a local filesystem gives it: the kernel passes such names on."""
 
 
 class UnsupportedVersion(FuseProtocolError):

@@ -14,7 +14,7 @@ from typing import Final
 
 from netfs.fuse import abi
 from netfs.fuse.abi import Opcode
-from netfs.fuse.errors import MalformedRequest
+from netfs.fuse.errors import MalformedRequest, NameTooLong
 from netfs.wire import Buffer
 
 Header = tuple[int, int, int, int, int, int, int, int, int]
@@ -283,6 +283,7 @@ def decode(buf: Buffer, minor: int = abi.MINOR_MAX) -> Request:
 
     Raises:
         MalformedRequest: it is truncated, or its names are.
+        NameTooLong
     """
     if len(buf) < HEADER_SIZE:
         raise MalformedRequest(f"{len(buf)} bytes are no request")
@@ -297,7 +298,7 @@ def decode_body(header: Header, message: memoryview, minor: int = abi.MINOR_MAX)
     """What follows the *header* of *message*; extensions at its end are cut off.
 
     Raises:
-        MalformedRequest: see ``decode``.
+        MalformedRequest, NameTooLong: see ``decode``.
     """
     _, opcode, unique, nodeid, uid, gid, pid, extlen, _ = header
     body = message[HEADER_SIZE:]
@@ -305,7 +306,10 @@ def decode_body(header: Header, message: memoryview, minor: int = abi.MINOR_MAX)
         if extlen * 8 > len(body):
             raise MalformedRequest(f"opcode {opcode}: extensions of {extlen * 8} bytes")
         body = body[: len(body) - extlen * 8]
-    decoder = DECODERS.get(opcode)
+    named = _NAMES_ALONE.get(opcode)
+    if named is not None:
+        return named(unique, nodeid, uid, gid, pid, _name(body, 0))
+    decoder = _DECODERS.get(opcode)
     if decoder is None:
         return Unserved(unique, nodeid, uid, gid, pid, opcode)
     try:
@@ -326,15 +330,19 @@ def _names(body: memoryview, start: int, count: int) -> list[bytes]:
     return names
 
 
+def _check_length(name: bytes) -> None:
+    if len(name) > abi.NAME_MAX:
+        raise NameTooLong(f"a name of {len(name)} bytes")
+
+
 def _name(body: memoryview, start: int) -> bytes:
     name = bytes(body[start:])
     if len(name) < 2 or name.find(b"\0") != len(name) - 1:
         raise MalformedRequest(f"not a name: {name[:64]!r}")
-    return name[:-1]
-
-
-def _lookup(h: _Head, body: memoryview) -> Request:
-    return Lookup(*h, _name(body, 0))
+    name = name[:-1]
+    if len(name) > abi.NAME_MAX:
+        _check_length(name)
+    return name
 
 
 def _forget(h: _Head, body: memoryview) -> Request:
@@ -387,6 +395,7 @@ def _readlink(h: _Head, body: memoryview) -> Request:
 
 def _symlink(h: _Head, body: memoryview) -> Request:
     name, target, _ = _names(body, 0, 2)
+    _check_length(name)
     return Symlink(*h, name, target)
 
 
@@ -402,23 +411,22 @@ def _mkdir(h: _Head, body: memoryview) -> Request:
     return MkDir(*h, name, mode, umask)
 
 
-def _unlink(h: _Head, body: memoryview) -> Request:
-    return Unlink(*h, _name(body, 0))
-
-
-def _rmdir(h: _Head, body: memoryview) -> Request:
-    return RmDir(*h, _name(body, 0))
+def _two_names(body: memoryview, start: int) -> tuple[bytes, bytes]:
+    name, new_name, _ = _names(body, start, 2)
+    _check_length(name)
+    _check_length(new_name)
+    return name, new_name
 
 
 def _rename(h: _Head, body: memoryview) -> Request:
     (new_parent,) = abi.RENAME_IN.unpack_from(body)
-    name, new_name, _ = _names(body, abi.RENAME_IN.size, 2)
+    name, new_name = _two_names(body, abi.RENAME_IN.size)
     return Rename(*h, name, new_parent, new_name, 0)
 
 
 def _rename2(h: _Head, body: memoryview) -> Request:
     new_parent, flags, _ = abi.RENAME2_IN.unpack_from(body)
-    name, new_name, _ = _names(body, abi.RENAME2_IN.size, 2)
+    name, new_name = _two_names(body, abi.RENAME2_IN.size)
     return Rename(*h, name, new_parent, new_name, flags)
 
 
@@ -561,8 +569,14 @@ def _notify_reply(h: _Head, body: memoryview) -> Request:
     return NotifyReply(*h)
 
 
-DECODERS: Final[Mapping[int, Callable[[_Head, memoryview], Request]]] = {
-    Opcode.LOOKUP: _lookup,
+_NAMES_ALONE: Final[Mapping[int, Callable[[int, int, int, int, int, bytes], Request]]] = {
+    Opcode.LOOKUP: Lookup,
+    Opcode.UNLINK: Unlink,
+    Opcode.RMDIR: RmDir,
+}
+"""Whose body is a name."""
+
+_DECODERS: Final[Mapping[int, Callable[[_Head, memoryview], Request]]] = {
     Opcode.FORGET: _forget,
     Opcode.GETATTR: _getattr,
     Opcode.SETATTR: _setattr,
@@ -570,8 +584,6 @@ DECODERS: Final[Mapping[int, Callable[[_Head, memoryview], Request]]] = {
     Opcode.SYMLINK: _symlink,
     Opcode.MKNOD: _mknod,
     Opcode.MKDIR: _mkdir,
-    Opcode.UNLINK: _unlink,
-    Opcode.RMDIR: _rmdir,
     Opcode.RENAME: _rename,
     Opcode.LINK: _link,
     Opcode.OPEN: _open,
@@ -598,4 +610,6 @@ DECODERS: Final[Mapping[int, Callable[[_Head, memoryview], Request]]] = {
     Opcode.COPY_FILE_RANGE: _copy_file_range,
     Opcode.STATX: _statx,
 }
-"""Opcodes that are served; what is not here decodes to ``Unserved``."""
+
+SERVED: Final = frozenset({*_NAMES_ALONE, *_DECODERS})
+"""Opcodes; what is not among them decodes to ``Unserved``."""

@@ -259,8 +259,8 @@ class FakeRemote:
             outcome = partial(looking.failed, exc)
         else:
             outcome = partial(looking.told, AttrsResponse(attrs))
-        if not looking.is_done:
-            looking.is_done = True
+        if not looking.done():
+            looking.end()
             outcome()
 
     async def look_again(self, looking: Looking[Any], lost: Disconnected) -> Attrs:

@@ -91,7 +91,6 @@ def _open_flags(ctx: Context, file: OpenFile) -> int:
 
 async def create(ctx: Context, request: requests.Create) -> Reply:
     name = request.name
-    namespace.check_name(name)
     nodes = ctx.nodes
     parent = nodes.get(request.nodeid)
     access = _access(request.flags)

@@ -28,9 +28,6 @@ from netfs.fuse import abi, replies, requests
 from netfs.fuse.replies import EMPTY, Reply
 from netfs.sftp.attrs import Attrs
 
-NAME_MAX: Final = 255
-"""bytes; the kernel passes longer names on (reference: NAME_MAX of every Linux filesystem)."""
-
 TARGET_MAX: Final = 4095
 """bytes of a symlink's target: PATH_MAX without the NUL."""
 
@@ -45,18 +42,11 @@ def os_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def check_name(name: bytes) -> None:
-    """Raises: OSError(ENAMETOOLONG), as a local filesystem gives it."""
-    if len(name) > NAME_MAX:
-        raise os_error(errno.ENAMETOOLONG)
-
-
 # --- LOOKUP, FORGET ------------------------------------------------------------------------------
 
 
 def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any, Reply] | Question:
     name = request.name
-    check_name(name)
     parent = ctx.nodes.get(request.nodeid)
     coherence = ctx.coherence
     children = parent.children
@@ -240,14 +230,12 @@ def _shown_target(ctx: Context, node: Node, target: bytes) -> bytes:
 
 
 def mkdir(ctx: Context, request: requests.MkDir) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
     parent = ctx.nodes.get(request.nodeid)
     path = ctx.nodes.path_of(parent, request.name)
     return _make(ctx, parent, request, partial(ctx.remote.mkdir, path, request.mode & 0o7777))
 
 
 def symlink(ctx: Context, request: requests.Symlink) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
     if len(request.target) > TARGET_MAX:
         raise os_error(errno.ENAMETOOLONG)
     parent = ctx.nodes.get(request.nodeid)
@@ -257,7 +245,6 @@ def symlink(ctx: Context, request: requests.Symlink) -> Coroutine[Any, Any, Repl
 
 def mknod(ctx: Context, request: requests.MkNod) -> Coroutine[Any, Any, Reply]:
     """Regular files only: SFTP cannot make fifos, sockets and devices."""
-    check_name(request.name)
     if stat.S_IFMT(request.mode) not in (0, stat.S_IFREG):
         raise os_error(errno.EPERM)
     parent = ctx.nodes.get(request.nodeid)
@@ -332,7 +319,6 @@ async def give_to_creator(
 
 
 def link(ctx: Context, request: requests.Link) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
     if ctx.config.semantics.disable_hardlink:
         raise os_error(errno.EPERM)  # what link(2) gives for a filesystem without links
     parent = ctx.nodes.get(request.nodeid)
@@ -356,12 +342,10 @@ async def _link(ctx: Context, node: Node, parent: Node, name: bytes) -> Reply:
 
 
 def unlink(ctx: Context, request: requests.Unlink) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
     return _remove(ctx, ctx.nodes.get(request.nodeid), request.name, is_dir=False)
 
 
 def rmdir(ctx: Context, request: requests.RmDir) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
     return _remove(ctx, ctx.nodes.get(request.nodeid), request.name, is_dir=True)
 
 
@@ -390,8 +374,6 @@ async def _remove(ctx: Context, parent: Node, name: bytes, *, is_dir: bool) -> R
 
 
 def rename(ctx: Context, request: requests.Rename) -> Coroutine[Any, Any, Reply]:
-    check_name(request.name)
-    check_name(request.new_name)
     if request.flags & ~abi.RENAME_NOREPLACE:
         raise os_error(errno.EINVAL)  # EXCHANGE and WHITEOUT: nothing in SFTP can keep them
     return _rename(ctx, request)

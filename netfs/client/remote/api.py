@@ -54,8 +54,8 @@ class Remote(Protocol):
     async def lstat(self, path: bytes) -> Attrs: ...
 
     def look(self, path: bytes, looking: Looking[Any]) -> bool:
-        """Begin an ``lstat`` whose outcome *looking* is told by a call; to cancel it, set its
-        ``is_done``.  False: not now, use ``lstat``.
+        """Begin an ``lstat`` whose outcome *looking* is told by a call; to cancel it,
+        ``end`` it.  False: not now, use ``lstat``.
 
         Raises: OSError: a name that cannot be said to the server.
         """

@@ -6,6 +6,8 @@ When it leaves, and what becomes of its answer, belongs to the requester.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Final
 
 from netfs.client.remote.window import BulkWindow, Mark
 from netfs.client.turns import Awaited, Waker
@@ -84,6 +86,11 @@ class Bulk:
         self.mark: Mark | None = None  # from its leaving on
 
 
+_NOT_YET: Final[Callable[[], bool]] = False.__bool__
+_DONE: Final[Callable[[], bool]] = True.__bool__
+"""As a future's ``done`` not functions of Python: each request is asked twice."""
+
+
 class Asker:
     """Who is told the answer by a call, in the place of a future: for small requests that have one
     answer, of which less is made than a future and the coroutines that wait for it cost."""
@@ -92,10 +99,12 @@ class Asker:
     sent_at: float  # as of Pending
     is_sent = False
     bulk: Bulk | None = None
-    is_done = False  # nobody wants the answer any more, or it has come
+    done: Callable[[], bool] = _NOT_YET
+    """Whether nobody wants the answer any more."""
 
-    def done(self) -> bool:
-        return self.is_done
+    def end(self) -> None:
+        """Nobody does."""
+        self.done = _DONE
 
     def told(self, response: Response) -> None:
         """The answer has come, whatever its status."""
@@ -112,7 +121,7 @@ Waiting = Pending | Asker
 def fail(waiting: Waiting, error: Exception) -> None:
     """Who waits sees *error*; that nobody does any more is nothing for asyncio to warn of."""
     if isinstance(waiting, Asker):
-        waiting.is_done = True
+        waiting.end()
         asyncio.get_running_loop().call_soon(waiting.failed, error)
         return
     waiting.set_exception(error)

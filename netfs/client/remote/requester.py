@@ -324,7 +324,6 @@ class Requester:
                     continue
                 future, _request, response = event
                 if isinstance(future, Asker):
-                    future.is_done = True
                     woken.append((future.told, response))
                 else:
                     waker = future.take_waker()
@@ -337,8 +336,6 @@ class Requester:
                     self._left_window(future, now)
                 elif sent_at is None or future.sent_at > sent_at:
                     sent_at = future.sent_at
-            if sent_at is not None:
-                self._round_trip.sample(now - sent_at, now)
             if self._log_requests:
                 self._log(events, now)
             if breach is not None:
@@ -346,6 +343,8 @@ class Requester:
                 self.abort(f"the server broke the SFTP protocol: {breach}")
             for call, told in woken:
                 call(told)
+            if sent_at is not None:  # last: nobody waits for it
+                self._round_trip.sample(now - sent_at, now)
         finally:
             turn.end()
 

@@ -41,6 +41,8 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 _R = TypeVar("_R", bound=req.Request)
 
+_new = tuple.__new__  # a NamedTuple, without the call of its own constructor
+
 
 class SessionStatistics(NamedTuple):
     """A snapshot for ``netfs status``."""
@@ -194,7 +196,7 @@ class Session(LastingLink):
         files = self._now
         if files is None or path in self._handles.opened.by_name:
             return False
-        files.requester.tell(looking, req.Lstat(path))
+        files.requester.tell(looking, _new(req.Lstat, (path,)))
         return True
 
     async def look_again(self, looking: Looking[Any], lost: Disconnected) -> Attrs:

@@ -15,7 +15,7 @@ from netfs.client import interrupts
 from netfs.client.interrupts import Interruption, Signals, Verdict, grace_s, judge
 from netfs.client.operations.refused import REFUSED
 from netfs.fuse.abi import Opcode
-from netfs.fuse.requests import DECODERS
+from netfs.fuse.requests import SERVED
 
 S = signal.Signals
 
@@ -107,7 +107,7 @@ def test_the_table_is_total_over_signals(number: int, disposition: str) -> None:
 def test_every_served_opcode_has_a_rule() -> None:
     own = {Opcode.INIT, Opcode.DESTROY, Opcode.INTERRUPT, Opcode.NOTIFY_REPLY}
     assert set(interrupts.INTERRUPTION) == set(Opcode) - set(REFUSED) - own
-    assert set(interrupts.INTERRUPTION) == {Opcode(number) for number in DECODERS} - own
+    assert set(interrupts.INTERRUPTION) == {Opcode(number) for number in SERVED} - own
 
 
 @pytest.mark.parametrize("opcode", list(Opcode))

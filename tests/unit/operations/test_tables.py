@@ -9,7 +9,7 @@ import pytest
 from netfs.client.interrupts import INTERRUPTION
 from netfs.client.operations import HANDLERS, REFUSED
 from netfs.fuse.abi import Opcode
-from netfs.fuse.requests import DECODERS
+from netfs.fuse.requests import SERVED
 
 DISPATCHERS_OWN = {Opcode.INIT, Opcode.INTERRUPT, Opcode.DESTROY, Opcode.NOTIFY_REPLY}
 
@@ -21,7 +21,7 @@ def test_every_opcode_is_in_exactly_one_table(opcode: Opcode) -> None:
 
 def test_what_is_handled_can_be_decoded_and_interrupted_or_not() -> None:
     assert set(HANDLERS) == set(INTERRUPTION)
-    assert set(HANDLERS) | DISPATCHERS_OWN == set(DECODERS)
+    assert set(HANDLERS) | DISPATCHERS_OWN == set(SERVED)
 
 
 def test_every_refusal_has_an_errno_the_kernel_takes_and_a_reason() -> None:
