@@ -11,6 +11,7 @@ import pytest
 
 from netfs.client.config import CacheConfig, MountConfig, SemanticsConfig
 from netfs.client.identity import Login
+from netfs.client.remote.pending import Disconnected
 from netfs.fuse import abi
 from tests.fakes.context import Content, make_config, mounted
 from tests.fakes.remote import OPENSSH, FakeRemote
@@ -101,6 +102,27 @@ async def test_without_caches_everything_is_asked(remote):
             with raises(errno.ENOENT):
                 await mount.kernel.lookup(ROOT, b"no")
         assert remote.count("lstat") == 6
+
+
+@pytest.mark.parametrize(("name", "is_there"), [(b"x", True), (b"no", False)])
+async def test_a_name_whose_question_is_lost_with_the_link_is_asked_again(
+    name, is_there, remote, monkeypatch
+):
+    remote.put(b"/x", b"abc")
+    cuts = [Disconnected("cut", sent=True)]
+    lstat = remote.lstat
+
+    async def cut_once(path):
+        try:
+            return await lstat(path)
+        finally:
+            if cuts:
+                raise cuts.pop()
+
+    monkeypatch.setattr(remote, "lstat", cut_once)
+    async with mounted(remote) as mount:
+        assert bool((await mount.kernel.lookup(ROOT, name)).nodeid) == is_there
+        assert remote.count("lstat") == 2
 
 
 async def test_names_are_bytes_of_up_to_255(remote):

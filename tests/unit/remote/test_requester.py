@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from netfs.client.remote.pending import Disconnected, Expired, StatusError
+from netfs.client.remote.pending import Asker, Disconnected, Expired, StatusError
 from netfs.client.remote.requester import Requester
 from netfs.client.remote.window import new_links
 from netfs.sftp import requests as req
@@ -84,6 +84,86 @@ async def test_requests_of_one_turn_leave_in_one_write() -> None:
     assert len(it.asked) == 10
     it.requester.abort("end")
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+class Told(Asker):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[rsp.Response | Exception] = []
+
+    def told(self, response: rsp.Response) -> None:
+        self.heard.append(response)
+
+    def failed(self, error: Exception) -> None:
+        self.heard.append(error)
+
+
+async def test_an_asker_is_called_with_the_answer() -> None:
+    it = await peer()
+    first, last = Told(), Told()
+    it.requester.tell(first, req.Lstat(b"/1"))
+    future = it.requester.ask(req.Lstat(b"/2"))
+    it.requester.tell(last, req.Lstat(b"/3"))
+    await turn()
+    assert it.writes == 1
+    assert it.requester.oldest_sent_at() == 0.0
+    it.answer(rsp.StatusResponse(2), 2)
+    assert (first.heard, future.done(), last.heard) == ([], False, [rsp.StatusResponse(2)])
+    it.answer(rsp.AttrsResponse(Attrs()))
+    assert first.heard == [rsp.AttrsResponse(Attrs())]
+    it.answer(rsp.StatusResponse(2))
+    assert future.done()
+    assert it.requester.statistics().answers == 3
+
+
+async def test_an_asker_that_has_ended_asks_and_hears_nothing() -> None:
+    it = await peer()
+    before, after = Told(), Told()
+    it.requester.tell(before, req.Lstat(b"/1"))
+    it.requester.tell(after, req.Lstat(b"/2"))
+    before.end()
+    await turn()
+    assert [asked.request for asked in it.asked] == [req.Lstat(b"/2")]
+    after.end()
+    it.answer(rsp.StatusResponse(2))
+    it.requester.abort("end")
+    await turn()
+    assert before.heard == after.heard == []
+    assert it.requester.statistics().abandoned == 1
+
+
+async def test_an_asker_is_told_of_the_end_when_the_loop_turns() -> None:
+    it = await peer()
+    sent, queued, late = Told(), Told(), Told()
+    it.requester.tell(sent, req.Lstat(b"/1"))
+    await turn()
+    it.requester.tell(queued, req.Lstat(b"/2"))
+    it.requester.abort("end")
+    it.requester.tell(late, req.Lstat(b"/3"))
+    assert sent.heard == queued.heard == late.heard == []
+    assert sent.done()
+    await turn()
+    errors = [told.heard[0] for told in (sent, queued, late)]
+    assert [isinstance(error, Disconnected) and error.sent for error in errors] == [
+        True,
+        False,
+        False,
+    ]
+    assert [len(told.heard) for told in (sent, queued, late)] == [1, 1, 1]
+
+
+async def test_an_asker_that_waits_too_long_expires_once() -> None:
+    it = await peer()
+    told = Told()
+    it.requester.tell(told, req.Lstat(b"/1"))
+    await turn()
+    it.requester.expire(10.0, "too long")
+    it.requester.expire(10.0, "too long")
+    it.answer(rsp.StatusResponse(2))
+    await turn()
+    (error,) = told.heard
+    assert isinstance(error, Expired)
 
 
 async def test_a_close_leaves_with_what_is_asked_next_else_by_itself() -> None:

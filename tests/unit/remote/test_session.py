@@ -14,6 +14,8 @@ from netfs.client.config import Config, LinkConfig, MountConfig, SemanticsConfig
 from netfs.client.remote import api
 from netfs.client.remote.channel import Receiver
 from netfs.client.remote.link import LinkState
+from netfs.client.remote.looking import Looking
+from netfs.client.remote.pending import Disconnected, Expired
 from netfs.client.remote.session import Session
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.codes import PacketType
@@ -476,6 +478,89 @@ async def test_a_request_that_costs_the_link_each_time_ends_too(
         assert await refused(session.lstat(top + b"/f")) == errno.ETIMEDOUT
         await session.lstat(top)
     assert len(world.links) > 3
+
+
+class Look(Looking[Attrs]):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[Attrs] = asyncio.get_running_loop().create_future()
+        self.lost_by: asyncio.Future[Disconnected] = asyncio.get_running_loop().create_future()
+        self.on_end = self.ended
+
+    def ended(self, _: object, attrs: Attrs | None, error: BaseException | None) -> None:
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            assert attrs is not None
+            self.outcome.set_result(attrs)
+
+    def found(self, attrs: Attrs) -> Attrs:
+        return attrs
+
+    def refused(self, error: OSError) -> Attrs:
+        raise error
+
+    def lost(self, lost: Disconnected) -> None:
+        self.lost_by.set_result(lost)
+
+
+async def test_a_look_tells_what_lstat_returns(top: bytes) -> None:
+    put(top + b"/f", b"12345")
+    world = World()
+    async with running(world) as session:
+        look, missing, long = Look(), Look(), Look()
+        assert session.look(top + b"/f", look)
+        assert session.look(top + b"/none", missing)
+        assert session.look(top + b"/" + b"n" * 300, long)
+        assert await look.outcome == await session.lstat(top + b"/f")
+        assert await refused(missing.outcome) == errno.ENOENT
+        assert await refused(long.outcome) == errno.ENAMETOOLONG
+
+
+async def test_a_name_whose_file_is_open_is_no_matter_of_a_look(top: bytes) -> None:
+    put(top + b"/f", b"")
+    world = World()
+    async with running(world) as session:
+        handle = await session.open(top + b"/f", api.READ)
+        assert not session.look(top + b"/f", Look())
+        await session.close(handle)
+        look = Look()
+        assert session.look(top + b"/f", look)
+        await look.outcome
+
+
+async def test_a_lost_look_is_asked_again(top: bytes) -> None:
+    put(top + b"/f", b"12345")
+    world = World()
+    async with running(world) as session:
+        world.cut(Cut(P.LSTAT, "executed", name=b"/f"))
+        look = Look()
+        assert session.look(top + b"/f", look)
+        lost = await look.lost_by
+        assert lost.sent
+        assert not session.look(top + b"/f", Look()), "the link is down"
+        assert (await session.look_again(look, lost)).size == 5
+        assert session.statistics().repeated == 1
+
+
+async def test_a_lost_look_has_waited_since_it_was_asked(top: bytes) -> None:
+    world = World()
+    async with running(world, config(link_timeout_s=4)) as session:
+        loop = asyncio.get_running_loop()
+        world.cut(Cut(P.LSTAT, "before"))
+        look = Look()
+        assert session.look(top, look)
+        lost = await look.lost_by
+        world.is_reachable.clear()
+        world.link.lose()
+        look.sent_at -= 3.9  # as if the link had been silent for that long before it was given up
+        began = loop.time()
+        assert await refused(session.look_again(look, lost)) == errno.ETIMEDOUT
+        assert loop.time() - began < 2
+        expired = Expired("no answer", sent=True)
+        assert await refused(session.look_again(look, expired)) == errno.ETIMEDOUT
+        world.is_reachable.set()
 
 
 async def test_hard_waits_until_cancelled(top: bytes) -> None:
