@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
-from netfs.client.inflight import InFlight, InFlightRequest, Question
+from netfs.client.inflight import InFlight, InFlightRequest, InFlightTable, Question
 from netfs.client.stats import BOUNDS_S, RequestCounters, slot
 from netfs.client.turns import Turn
 from netfs.fuse import handshake, requests
@@ -114,7 +114,7 @@ class Dispatcher:
         read_signals: Callable[[int], interrupts.Signals | None] = interrupts.read_signals,
         is_exiting: Callable[[int], bool] = interrupts.is_exiting,
         is_link_up: Callable[[], bool] = lambda: True,
-        busy: dict[int, int] | None = None,
+        in_flight: InFlightTable | None = None,
         debug: bool = False,
         max_tasks: int = MAX_TASKS,
         allowed_uids: frozenset[int] | None = None,
@@ -127,7 +127,7 @@ class Dispatcher:
             minor: what INIT agreed on.
             clock: monotonic, seconds.
             is_link_up: whether the server can be reached, as far as is known.
-            busy: kept up to date: how many unanswered requests each nodeid has.
+            in_flight: kept up to date: the requests that wait.
             debug: log each request and reply on ``netfs.fuse``.
             allowed_uids: callers that are answered (allow_root); None: the kernel decides alone.
             turn: ends after each batch of requests, so that what they ask for leaves together.
@@ -141,12 +141,11 @@ class Dispatcher:
         self._read_signals = read_signals
         self._is_exiting = is_exiting
         self._is_link_up = is_link_up
-        self._busy = {} if busy is None else busy
         self._debug = debug
         self._max_tasks = max_tasks
         self._allowed_uids = allowed_uids
         self._counters = RequestCounters()
-        self._in_flight: dict[int, InFlight | Question] = {}
+        self._in_flight = InFlightTable() if in_flight is None else in_flight
         self._turn = turn
         self._running = 0  # operations begun
         self._is_burst = False  # requests came together lately: look for more after each
@@ -292,7 +291,6 @@ class Dispatcher:
                 result.unique = unique
                 result.opcode = opcode
                 result.nodeid = request.nodeid
-                result.nodeids = (request.nodeid,)
                 result.pid = request.pid
                 result.since = self._clock()
                 result.on_end = self._ended_one
@@ -355,9 +353,6 @@ class Dispatcher:
     def _begin(self, one: InFlight | Question | Question) -> None:
         unique = one.unique
         self._in_flight[unique] = one
-        busy = self._busy
-        for nodeid in one.nodeids:
-            busy[nodeid] = busy.get(nodeid, 0) + 1
         self._counters.waited += 1
         if self._queue or self._running >= self._max_tasks:
             self._queue.append(one)
@@ -443,13 +438,6 @@ class Dispatcher:
         one.answered = True
         unique = one.unique
         del self._in_flight[unique]
-        busy = self._busy
-        for nodeid in one.nodeids:
-            left = busy[nodeid] - 1
-            if left:
-                busy[nodeid] = left
-            else:
-                del busy[nodeid]
         if self._watched:
             self._watched.pop(unique, None)
 

@@ -38,7 +38,6 @@ class Question(Looking[Reply]):
     unique: int
     opcode: int
     nodeid: int
-    nodeids: tuple[int, ...]
     pid: int
     since: float
     begun = False
@@ -48,6 +47,11 @@ class Question(Looking[Reply]):
     quit_at: float | None = None
 
     _operation: Operation[Reply] | None = None
+
+    @property
+    def nodeids(self) -> tuple[int, ...]:
+        """Which are busy with it."""
+        return (self.nodeid,)
 
     # What it means is its operation's.
 
@@ -139,3 +143,11 @@ class InFlight(Operation[Reply]):
         self.cancelled = False
         self.interrupted = False  # the kernel sent an INTERRUPT
         self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
+
+
+class InFlightTable(dict[int, InFlight | Question]):
+    """By unique, oldest first."""
+
+    def busy(self) -> set[int]:
+        """The nodeids that have unanswered requests.  From any thread."""
+        return {nodeid for one in list(self.values()) for nodeid in one.nodeids}

@@ -14,7 +14,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,14 +70,14 @@ class Notifier:
         write: Callable[[bytes], None],
         capabilities: Capabilities,
         *,
-        busy: Container[int] = frozenset(),
+        busy: Callable[[], Collection[int]] = frozenset,
         clock: Callable[[], float] = time.monotonic,
         max_queued: int = MAX_QUEUED,
     ) -> None:
         """
         Args:
             write: writes one message to the device (``Device.notify``) and may block.
-            busy: nodeids that have unanswered requests; looked at from the thread.
+            busy: which nodeids have unanswered requests; called from the thread.
         """
         self._write = write
         self._can_expire = capabilities.can_expire
@@ -221,15 +221,18 @@ class Notifier:
 
     def _next_entry(self) -> bytes | None:
         """A name whose directory is at rest, or that has waited too long; None if there is none."""
+        if not self._entries:
+            return None
+        unanswered = self._busy()
         busy: set[int] = set()
         late = self._clock() - BUSY_LIMIT_S
         for key, (expire_only, since) in self._entries.items():
             parent = key[0]
             is_late = since <= late
-            if parent in busy or (parent in self._busy and not is_late):
+            if parent in busy or (parent in unanswered and not is_late):
                 busy.add(parent)
                 continue
-            if is_late and parent in self._busy and self._can_increment_epoch:
+            if is_late and parent in unanswered and self._can_increment_epoch:
                 self._entries.clear()
                 return notify.increment_epoch()
             del self._entries[key]

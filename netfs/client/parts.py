@@ -18,6 +18,7 @@ from netfs.client.device import Device
 from netfs.client.directories import DirectoryTable
 from netfs.client.dispatcher import Dispatcher
 from netfs.client.identity import Identity, Login
+from netfs.client.inflight import InFlightTable
 from netfs.client.nodes import NodeTable
 from netfs.client.notifier import Notifier
 from netfs.client.operations import HANDLERS
@@ -55,8 +56,8 @@ def assemble(
 ) -> Parts:
     """Put the parts together; nothing runs yet."""
     clock = time.monotonic
-    busy: dict[int, int] = {}
-    notifier = Notifier(device.notify, capabilities, busy=busy)
+    in_flight = InFlightTable()
+    notifier = Notifier(device.notify, capabilities, busy=in_flight.busy)
     nodes = NodeTable(root.path, max_entries=config.cache.max_entries)
     coherence = Coherence(config.cache, nodes=nodes, remote=session, notifier=notifier, clock=clock)
     if root.attrs is not None:
@@ -121,7 +122,7 @@ def assemble(
         turn=session.turn,
         debug=config.daemon.debug,
         is_link_up=lambda: session.is_up,
-        busy=busy,
+        in_flight=in_flight,
         allowed_uids=mounting.allowed_uids(config.mount),
     )
     return Parts(context, dispatcher, notifier)

@@ -14,6 +14,7 @@ from netfs.wire import Buffer
 
 _LENGTH: Final = struct.Struct(">I")  # Source: draft-ietf-secsh-filexfer-02 §3
 _HEADER: Final = _LENGTH.size
+_length_at = _LENGTH.unpack_from
 _SMALL: Final = 1024  # bytes of a piece: below, holding it costs more than copying it
 _LARGE: Final = 224 * 1024
 _LARGEST: Final = 257 * 1024
@@ -60,11 +61,11 @@ class FrameSplitter:
             # Whole packets in one piece: most of what comes.
             limit = self._max_packet
             while end - pos > _HEADER:
-                start = pos + _HEADER
-                stop = start + _LENGTH.unpack_from(view, pos)[0]
-                if not start < stop <= end or stop - start > limit:
+                length = _length_at(view, pos)[0]
+                stop = pos + _HEADER + length
+                if stop > end or not 0 < length <= limit:
                     break
-                packets.append(view[start:stop])
+                packets.append(view[pos + _HEADER : stop])
                 pos = stop
         while pos < end:
             if landing.missing:

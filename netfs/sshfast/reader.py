@@ -15,7 +15,8 @@ from netfs.sshfast.packets import CHANNEL_DATA, DATA_HEAD, DATA_STRUCT, TAG, WIN
 from netfs.sshfast.path import FastPath, Inlet
 
 _READ_BUFFER: Final = 1024 * 1024  # holds the largest packet that we allow, and many usual ones
-_LENGTH: Final = struct.Struct(">I")
+_AROUND: Final = 4 + TAG  # bytes around the inside of a packet: its length, and the tag
+_length_at: Final = struct.Struct(">I").unpack_from
 
 
 class FastReader(asyncio.BufferedProtocol):
@@ -27,7 +28,7 @@ class FastReader(asyncio.BufferedProtocol):
         # Anonymous pages take memory when they are first written to: an idle connection has few.
         self._view = memoryview(mmap.mmap(-1, _READ_BUFFER))
         self._end = 0  # bytes in the buffer; they begin with a packet
-        self._is_ready = False  # asyncssh has been looked at since it was handed something
+        self._limit = -1  # bytes of a packet to be taken; -1: look at asyncssh before
         self._cipher: Any = None  # asyncssh's, whose key _opener uses
         self._opener: AESGCM | None = None
         self._channel: Any = None  # whose data came last by the short way
@@ -61,16 +62,13 @@ class FastReader(asyncio.BufferedProtocol):
         turn.depth += 1
         try:
             while end - start >= 4:
-                if not self._is_ready and not self._look():
+                length = _length_at(view, start)[0]
+                if length > self._limit and (not self._look() or length > self._limit):
                     path.release()
-                    self._hand_over(view[start:end])  # it keeps an unfinished packet
+                    # It keeps an unfinished packet, and refuses one that is too long.
+                    self._hand_over(view[start:end])
                     return
-                length = _LENGTH.unpack_from(view, start)[0]
-                stop = start + 4 + length + TAG
-                if stop - start > _READ_BUFFER or length > self._connection._max_recv_pktlen:
-                    path.release()
-                    self._hand_over(view[start:end])  # it refuses this one
-                    return
+                stop = start + length + _AROUND
                 if stop > end:
                     break
                 if stop < end and not is_held:
@@ -94,7 +92,7 @@ class FastReader(asyncio.BufferedProtocol):
 
     def _hand_over(self, piece: memoryview) -> None:
         """asyncssh takes what is not taken here: only that changes its state."""
-        self._is_ready = False
+        self._limit = -1
         self._connection.data_received(bytes(piece))
 
     def _look(self) -> bool:
@@ -111,7 +109,7 @@ class FastReader(asyncio.BufferedProtocol):
         if encryption._cipher is not self._cipher:
             self._cipher = encryption._cipher
             self._opener = AESGCM(self._cipher._key)
-        self._is_ready = True
+        self._limit = min(connection._max_recv_pktlen, _READ_BUFFER - _AROUND)
         return True
 
     def _take(self, packet: memoryview, length: int) -> bool:

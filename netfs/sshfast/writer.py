@@ -26,7 +26,6 @@ HIGH_WATER: Final = 1024 * 1024
 
 _AROUND: Final = 4 + DATA_HEAD + 2 * BLOCK + TAG  # bytes around the data of a packet, at most
 _LARGEST_DATA: Final = 256 * 1024  # bytes in one packet, whatever size (to 4 GiB) the peer allows
-_RANDOMNESS: Final = 4096
 
 
 def _nowhere(count: int) -> None:
@@ -49,8 +48,7 @@ class FastWriter:
         self._size = 0
         self._is_paused = False
         self._has_ended = False  # what is written is dropped
-        self._randomness = b""
-        self._used = 0
+        self._padding = os.urandom(2 * BLOCK)
         self._packet_size = min(channel._send_pktsize, _LARGEST_DATA)
         self._batch_size = BATCH // (self._packet_size + _AROUND) * self._packet_size
         self._finish = channel._flush_send_buf
@@ -150,10 +148,7 @@ class FastWriter:
             self._finish()
 
     def _packets(self, size: int) -> Iterator[bytes]:
-        """The next *size* bytes of the queue, as insides of packets that are as large as may be.
-
-        Those share one padding: under AES-GCM nothing depends on its being random.
-        """
+        """The next *size* bytes of the queue, as insides of packets that are as large as may be."""
         queue, whole = self._queue, self._packet_size
         head, padding = self._around(whole)
         while size >= whole:
@@ -174,17 +169,15 @@ class FastWriter:
         return b"".join((head, *buffers, padding))
 
     def _around(self, size: int) -> tuple[bytes, bytes]:
-        """What is before and behind *size* bytes of data in a packet."""
+        """What is before and behind *size* bytes of data in a packet.
+
+        The padding is random once: under AES-GCM nothing depends on it.
+        """
         count = -(DATA_HEAD + size) % BLOCK
         if count < 4:
             count += BLOCK
-        used = self._used
-        if used + count > len(self._randomness):
-            # One system call for hundreds of packets.
-            self._randomness, used = os.urandom(_RANDOMNESS), 0
-        self._used = end = used + count
         head = DATA_STRUCT.pack(count, CHANNEL_DATA, self.channel._send_chan, size)
-        return head, self._randomness[used:end]
+        return head, self._padding[:count]
 
     def _dequeue(self, size: int) -> list[memoryview]:
         """The next *size* bytes of the queue."""

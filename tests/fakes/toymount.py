@@ -21,6 +21,7 @@ from netfs.client import mount
 from netfs.client.config import MountConfig
 from netfs.client.device import Device
 from netfs.client.dispatcher import Dispatcher, End, shake_hands
+from netfs.client.inflight import InFlightTable
 from netfs.client.notifier import Notifier
 from netfs.client.operations.refused import REFUSED
 from netfs.fuse import abi, requests
@@ -42,8 +43,9 @@ async def serve(config: MountConfig, *, direct_io: bool, valid_s: float, careles
     mounted = mount.mount(config, "toy:/")
     device = Device(mounted.fd)
     capabilities = await shake_hands(device)
-    busy: dict[int, int] = {}
-    notifier = Notifier(device.notify, capabilities, busy={} if careless else busy)
+    in_flight = InFlightTable()
+    busy = frozenset if careless else in_flight.busy
+    notifier = Notifier(device.notify, capabilities, busy=busy)
     notifier.start()
     asyncio.get_running_loop().add_reader(0, lambda: invalidate(notifier))
     dispatcher = Dispatcher(
@@ -54,7 +56,7 @@ async def serve(config: MountConfig, *, direct_io: bool, valid_s: float, careles
         minor=capabilities.minor,
         clock=time.monotonic,
         allowed_uids=mount.allowed_uids(config),
-        busy=busy,
+        in_flight=in_flight,
     )
     print("ready", flush=True)
     end = await dispatcher.run()

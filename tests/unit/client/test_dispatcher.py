@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from netfs.client.dispatcher import Dispatcher, End, shake_hands
+from netfs.client.inflight import InFlightTable
 from netfs.client.interrupts import Signals
 from netfs.client.operations.refused import REFUSED
 from netfs.fuse import abi, requests
@@ -379,20 +380,20 @@ async def test_the_last_close_of_an_interrupted_caller_is_interrupted_too() -> N
 
 async def test_directories_with_unanswered_requests_are_known() -> None:
     gate = Gate()
-    busy: dict[int, int] = {}
+    table = InFlightTable()
     handlers: dict[Opcode, Any] = {Opcode.LOOKUP: gate, Opcode.RENAME: gate}
-    async with serving(None, handlers, busy=busy) as kernel:
+    async with serving(None, handlers, in_flight=table) as kernel:
         uniques = [kernel.send(Opcode.LOOKUP, 5, LOOKUP) for _ in range(2)]
         uniques.append(kernel.send(Opcode.RENAME, 5, abi.RENAME_IN.pack(6) + b"a\0b\0"))
         await until(lambda: gate.running == 3)
-        assert busy == {5: 3, 6: 1}
-        kernel.interrupt(uniques[0])
-        await kernel.answer(uniques[0])
-        assert busy == {5: 2, 6: 1}
+        assert table.busy() == {5, 6}
+        kernel.interrupt(uniques[2])
+        await kernel.answer(uniques[2])
+        assert table.busy() == {5}
         gate.release.set()
-        for unique in uniques[1:]:
+        for unique in uniques[:2]:
             await kernel.answer(unique)
-        assert busy == {}
+        assert table.busy() == set()
 
 
 async def test_more_requests_than_tasks_wait_in_order_and_can_be_interrupted() -> None:

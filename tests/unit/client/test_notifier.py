@@ -215,7 +215,7 @@ def busy_notifier(
 ) -> tuple[FakeDevice, Notifier, list[float]]:
     now = [100.0]
     device = FakeDevice()
-    notifier = Notifier(device.write, known, busy=busy, clock=lambda: now[0])
+    notifier = Notifier(device.write, known, busy=lambda: busy, clock=lambda: now[0])
     notifier.start()
     return device, notifier, now
 
