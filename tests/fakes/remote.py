@@ -428,6 +428,9 @@ class FakeRemote:
         async with _Arrival(self, "fsync", handle.path):
             self._inode(handle)
 
+    def let_go(self, handle: api.RemoteHandle) -> bool:
+        return False  # tests count, hold and refuse the call of ``close``
+
     async def close(self, handle: api.RemoteHandle) -> None:
         async with _Arrival(self, "close", handle.path):
             self._inode(handle)

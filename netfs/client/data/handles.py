@@ -153,4 +153,6 @@ class Handles:
     def close(self, handle: RemoteHandle) -> None:
         """CLOSE, which nobody waits for."""
         # All that was written is acknowledged already: an error would say no more than that.
-        self._pool.run(self._pool.remote.close(handle))
+        pool = self._pool
+        if not pool.remote.let_go(handle):
+            pool.run(pool.remote.close(handle))

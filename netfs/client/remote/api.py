@@ -137,6 +137,11 @@ class Remote(Protocol):
 
     async def close(self, handle: RemoteHandle) -> None: ...
 
+    def let_go(self, handle: RemoteHandle) -> bool:
+        """Close *handle*, and nobody waits for that.  False: something of it is under way, use
+        ``close``."""
+        ...
+
     async def copy_data(
         self, source: RemoteHandle, offset: int, length: int, dest: RemoteHandle, dest_offset: int
     ) -> None:

@@ -471,6 +471,25 @@ class Session(LastingLink):
         finally:
             order.end(begun)
 
+    def let_go(self, handle: RemoteHandle) -> bool:
+        """See ``api.Remote``."""
+        mine = _mine(handle)
+        files = self._now
+        if (
+            mine.is_closed
+            or mine.busy
+            or mine.spread.is_wide
+            or files is None
+            or not mine.is_open_in(files)
+        ):
+            return False
+        mine.is_closed = True
+        mine.spread.close()
+        # One channel's requests are carried out in order: what is asked next finds it closed.
+        mine.files.requester.dismiss(mine.sftp.handle)
+        self._handles.discard(mine)
+        return True
+
     async def _close_in_turn(self, mine: SessionHandle, begun: Begun, earlier: set[Begun]) -> None:
         """CLOSE of a file whose WRITEs are under way on several channels."""
         try:

@@ -600,6 +600,37 @@ async def test_a_listing_goes_on_with_the_names_not_yet_given(top: bytes) -> Non
         assert set(names) == {b"%d" % number for number in range(500)}
 
 
+async def test_a_handle_is_let_go_without_waiting(top: bytes) -> None:
+    put(top + b"/f", b"12345")
+    world = World()
+    async with running(world) as session:
+        handle = await session.open(top + b"/f", api.READ)
+        assert session.let_go(handle)
+        assert session.statistics().open_files == 0
+        assert not session.let_go(handle), "it is closed"
+        assert await refused(session.close(handle)) == errno.EBADF
+        assert await refused(handle.files.fstat(handle.sftp)), "the server knows it no more"
+        assert session.look(top + b"/f", Look())
+
+
+async def test_a_handle_in_use_or_of_a_lost_link_is_not_let_go(top: bytes) -> None:
+    put(top + b"/f", b"12345")
+    world = World()
+    async with running(world) as session:
+        handle = await session.open(top + b"/f", api.READ)
+        reading = asyncio.ensure_future(session.read(handle, 0, 10))
+        await asyncio.sleep(0)
+        assert not session.let_go(handle)
+        assert await reading == b"12345"
+        world.is_reachable.clear()
+        world.link.lose()
+        while session.is_up:
+            await asyncio.sleep(0)
+        assert not session.let_go(handle)
+        await session.close(handle)
+        assert session.statistics().open_files == 0
+
+
 async def test_a_close_in_front_of_a_lost_write_still_closes(top: bytes) -> None:
     world = World()
     async with running(world) as session:
