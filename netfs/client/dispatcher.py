@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netfs.client import interrupts
 from netfs.client.device import Aborted, Device, Unmounted, wait_readable
-from netfs.client.inflight import InFlight, InFlightRequest, InFlightTable, Question
+from netfs.client.inflight import (
+    AnyInFlight,
+    InFlight,
+    InFlightRequest,
+    InFlightTable,
+    Question,
+)
 from netfs.client.stats import BOUNDS_S, RequestCounters, slot
 from netfs.client.turns import Turn
 from netfs.fuse import handshake, requests
@@ -151,8 +157,8 @@ class Dispatcher:
         self._is_burst = False  # requests came together lately: look for more after each
         self._is_starting = False
         self._all_ended: asyncio.Future[None] | None = None  # whom ``close`` waits for
-        self._queue: deque[InFlight | Question] = deque()
-        self._watched: dict[int, InFlight | Question] = {}
+        self._queue: deque[AnyInFlight] = deque()
+        self._watched: dict[int, AnyInFlight] = {}
         self._leaving: dict[int, float] = {}  # pid -> until when it is remembered
         self._parked: dict[int, tuple[int, float]] = {}  # target -> (unique, expiry)
         self._recheck: asyncio.TimerHandle | None = None
@@ -350,7 +356,7 @@ class Dispatcher:
 
     # Operations that wait
 
-    def _begin(self, one: InFlight | Question | Question) -> None:
+    def _begin(self, one: AnyInFlight) -> None:
         unique = one.unique
         self._in_flight[unique] = one
         self._counters.waited += 1
@@ -372,14 +378,14 @@ class Dispatcher:
             if parked is not None:
                 self._watch(one)
 
-    def _drop(self, one: InFlight | Question, number: int) -> None:
+    def _drop(self, one: AnyInFlight, number: int) -> None:
         """Answer a request whose operation has not begun."""
         self._queue.remove(one)
         one.discard()
         self._answer_error(one, number)
 
     def _ended_one(
-        self, one: InFlight | Question, reply: Reply | None, error: BaseException | None
+        self, one: AnyInFlight, reply: Reply | None, error: BaseException | None
     ) -> None:
         """An operation has ended; if others wait for that, the first of them begins."""
         self._running -= 1
@@ -417,23 +423,23 @@ class Dispatcher:
         finally:
             self._is_starting = False
 
-    def _errno_of_end(self, one: InFlight | Question, error: BaseException | None) -> int:
+    def _errno_of_end(self, one: AnyInFlight, error: BaseException | None) -> int:
         if error is None or isinstance(error, asyncio.CancelledError):
             return errno.EINTR if one.cancelled else errno.EIO
         return self._errno(error, one.unique, one.opcode)
 
-    def _answer_error(self, one: InFlight | Question, number: int) -> None:
+    def _answer_error(self, one: AnyInFlight, number: int) -> None:
         if one.answered:
             return
         self._finish(one)
         self._reply_error(one.unique, one.opcode, number)
         self._count_latency(one)
 
-    def _count_latency(self, one: InFlight | Question) -> None:
+    def _count_latency(self, one: AnyInFlight) -> None:
         """After the reply: it is on its way."""
         self._counters.latency[bisect_left(BOUNDS_S, self._clock() - one.since)] += 1
 
-    def _finish(self, one: InFlight | Question) -> None:
+    def _finish(self, one: AnyInFlight) -> None:
         """No longer in flight.  Before the reply: the kernel may use its number again at once."""
         one.answered = True
         unique = one.unique
@@ -456,13 +462,13 @@ class Dispatcher:
             self._parked[target] = (unique, self._clock() + PARK_S)
             self._set_recheck()
 
-    def _watch(self, one: InFlight | Question) -> None:
+    def _watch(self, one: AnyInFlight) -> None:
         one.interrupted = True
         self._watched[one.unique] = one
         self._look(one)
         self._set_recheck()
 
-    def _look(self, one: InFlight | Question) -> None:
+    def _look(self, one: AnyInFlight) -> None:
         """Decide about an interrupted request by the signals its caller has pending."""
         now = self._clock()
         if one.cancelled:
@@ -483,7 +489,7 @@ class Dispatcher:
         if now >= one.quit_at:
             self._cancel(one)
 
-    def _is_leaving(self, one: InFlight | Question) -> bool:
+    def _is_leaving(self, one: AnyInFlight) -> bool:
         """Whether a FLUSH is the last close of a caller that no signal reaches any more."""
         now = self._clock()
         self._leaving = {pid: until for pid, until in self._leaving.items() if now < until}
@@ -491,7 +497,7 @@ class Dispatcher:
             return False
         return self._is_exiting(one.pid)
 
-    def _cancel(self, one: InFlight | Question) -> None:
+    def _cancel(self, one: AnyInFlight) -> None:
         one.cancelled = True
         if one.pid:
             self._leaving[one.pid] = self._clock() + interrupts.LEAVING_S

@@ -145,7 +145,10 @@ class InFlight(Operation[Reply]):
         self.quit_at: float | None = None  # INTERRUPT says so; on the dispatcher's clock
 
 
-class InFlightTable(dict[int, InFlight | Question]):
+AnyInFlight = InFlight | Question
+
+
+class InFlightTable(dict[int, AnyInFlight]):
     """By unique, oldest first."""
 
     def busy(self) -> set[int]:

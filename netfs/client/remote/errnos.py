@@ -178,14 +178,14 @@ NAME_MAX: Final = 255  # bytes.  Source: linux/limits.h
 PATH_MAX: Final = 4096  # bytes with the final NUL.  Source: linux/limits.h
 
 
+_LONGEST_MESSAGE: Final = 200
+"""Bytes of a status message that are looked at; an errno's name is at the end."""
+
+
 def rule(request: object, code: int, message: bytes) -> Rule:
     """The errno, or what to look at."""
     kind: Any = type(request)
     return _rule_of(kind, code, message[-_LONGEST_MESSAGE:])
-
-
-_LONGEST_MESSAGE: Final = 200
-"""Bytes that are looked at; an errno's name is at the end."""
 
 
 @functools.lru_cache(maxsize=256)  # a missing name is a usual answer

@@ -20,7 +20,7 @@ class Looking(Asker, Generic[T]):
     """Who wants a name's attributes, to make a result of them."""
 
     on_end: Callable[[Any, T | None, BaseException | None], None]
-    """Gets this and its result, or the exception; not called when it was cancelled."""
+    """Gets this, and its result or the exception."""
 
     def found(self, attrs: Attrs) -> T:
         raise NotImplementedError
