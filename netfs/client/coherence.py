@@ -51,13 +51,16 @@ class WhileUp:
 
     __slots__ = ("_limit", "_waiting")
 
-    def __init__(self, waiting: set[asyncio.Timeout], is_up: bool) -> None:
+    def __init__(self, waiting: set[Callable[[], None]], is_up: bool) -> None:
         self._waiting = waiting
         self._limit = asyncio.timeout(None if is_up else 0)
 
+    def _end(self) -> None:
+        self._limit.reschedule(asyncio.get_running_loop().time())
+
     async def __aenter__(self) -> None:
         await self._limit.__aenter__()
-        self._waiting.add(self._limit)
+        self._waiting.add(self._end)
 
     async def __aexit__(
         self,
@@ -65,7 +68,7 @@ class WhileUp:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._waiting.discard(self._limit)
+        self._waiting.discard(self._end)
         await self._limit.__aexit__(kind, value, trace)
 
 
@@ -113,7 +116,8 @@ class Coherence:
         self.set_last = (0, 0)
         """Of whom attributes were set here last, with success: nodeid, and the stamp after that."""
         self.root_prompt = Prompt()
-        self._waiting: set[asyncio.Timeout] = set()
+        self.when_down: set[Callable[[], None]] = set()
+        """Called once, and forgotten, when the link stops being up."""
         self._given_up: dict[tuple[int, bytes], float] = {}  # (directory, name): when
         watch = getattr(remote, "on_change", None)
         if watch is not None:
@@ -123,13 +127,12 @@ class Coherence:
 
     def while_up(self) -> WhileUp:
         """``async with`` around a question to which there is an old answer."""
-        return WhileUp(self._waiting, self._remote.is_up)
+        return WhileUp(self.when_down, self._remote.is_up)
 
     def _link_changed(self, _status: object) -> None:
         if not self._remote.is_up:
-            now = asyncio.get_running_loop().time()
-            while self._waiting:
-                self._waiting.pop().reschedule(now)
+            while self.when_down:
+                self.when_down.pop()()
         else:
             self._given_up.clear()
 

@@ -73,12 +73,12 @@ class Question(Looking[Reply]):
             self.on_end(self, None, error)
             return
         if other is not None:
-            self._go_on(other)
+            self.go_on(other)
 
     def lost(self, lost: Disconnected) -> None:
         """See Looking."""
         if not self.answered:  # it may have been cancelled meanwhile
-            self._go_on(self.ask_again(lost))
+            self.go_on(self.ask_again(lost))
 
     def cancel(self) -> None:
         """As Operation.cancel."""
@@ -92,7 +92,8 @@ class Question(Looking[Reply]):
         """Never begin it."""
         self.end()
 
-    def _go_on(self, other: Coroutine[Any, Any, Reply]) -> None:
+    def go_on(self, other: Coroutine[Any, Any, Reply]) -> None:
+        """As an operation."""
         loop = asyncio.get_running_loop()
         self._operation = Operation(loop, other, self._operation_ended)
         self._operation.step()

@@ -56,8 +56,7 @@ def lookup(ctx: Context, request: requests.Lookup) -> Reply | Coroutine[Any, Any
         if coherence.name_left(node, now) > 0 or not ctx.remote.is_up:
             ctx.tree.looked_up(parent, now, asked=False)
             return convert.entry_reply(ctx, node)
-        ctx.tree.looked_up(parent, now, asked=True)
-        return _ask_known(ctx, parent, name)
+        return _LookupAgain(ctx, parent, name)
     if node is None:
         if parent.listed_at > NEVER or parent.negative is not None:
             left = coherence.missing_left(parent, name, ctx.clock())
@@ -88,11 +87,15 @@ class _Lookup(Question):
         self.at = ctx.clock()
         ctx.tree.looked_up(parent, self.at, asked=True)
         if ctx.config.semantics.follow_symlinks or ctx.directories.is_listing(parent.nodeid):
-            return _ask_name(ctx, parent, name)
+            return self.otherwise()
         self.asked = ctx.nodes.stamp
         if ctx.remote.look(ctx.nodes.path_of(parent, name), self):
             return None
-        return _ask_name(ctx, parent, name)
+        return self.otherwise()
+
+    def otherwise(self) -> Coroutine[Any, Any, Reply]:
+        """Where one answer does not do."""
+        return _ask_name(self.ctx, self.parent, self.name)
 
     def found(self, attrs: Attrs) -> Reply:
         """See Looking."""
@@ -114,9 +117,9 @@ class _Lookup(Question):
             ctx.coherence.gave_up(parent, name)
         raise error
 
-    async def ask_again(self, lost: Disconnected) -> Reply:
+    def ask_again(self, lost: Disconnected) -> Coroutine[Any, Any, Reply]:
         """See Question."""
-        return await self.answered_by(self.ctx.remote.look_again(self, lost))
+        return self.answered_by(self.ctx.remote.look_again(self, lost))
 
     async def answered_by(self, looking: Awaitable[Attrs]) -> Reply:
         """The reply that the outcome of *looking* leads to."""
@@ -127,6 +130,47 @@ class _Lookup(Question):
         return self.found(attrs)
 
 
+class _LookupAgain(_Lookup):
+    """A name that is known: when the link turns out to be down, it is shown as it was."""
+
+    def ask(self) -> Coroutine[Any, Any, Reply] | None:
+        """See Question."""
+        if not self.ctx.remote.is_up:
+            return self.otherwise()
+        other = super().ask()
+        if other is None:
+            self.ctx.coherence.when_down.add(self.link_down)
+        return other
+
+    def otherwise(self) -> Coroutine[Any, Any, Reply]:
+        return _ask_known(self.ctx, self.parent, self.name)
+
+    def link_down(self) -> None:
+        """The link stopped being up before the answer came."""
+        self.end()
+        self.go_on(_as_it_was(self.ctx, self.parent, self.name))
+
+    def found(self, attrs: Attrs) -> Reply:
+        """See Looking."""
+        self.ctx.coherence.when_down.discard(self.link_down)
+        return super().found(attrs)
+
+    def refused(self, error: OSError) -> Reply:
+        """See Looking."""
+        self.ctx.coherence.when_down.discard(self.link_down)
+        return super().refused(error)
+
+    def ask_again(self, lost: Disconnected) -> Coroutine[Any, Any, Reply]:
+        """See Question."""
+        self.ctx.coherence.when_down.discard(self.link_down)
+        return self.otherwise()
+
+    def cancel(self) -> None:
+        """See Question."""
+        self.ctx.coherence.when_down.discard(self.link_down)
+        super().cancel()
+
+
 async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
     """As ``_ask_name``; when the link turns out to be down, the name is shown as it was."""
     try:
@@ -135,6 +179,10 @@ async def _ask_known(ctx: Context, parent: Node, name: bytes) -> Reply:
     except TimeoutError as exc:
         if exc.errno is not None:
             raise  # the link has been waited for already
+    return await _as_it_was(ctx, parent, name)
+
+
+async def _as_it_was(ctx: Context, parent: Node, name: bytes) -> Reply:
     node = ctx.nodes.child(parent, name)
     if node is None or node.attrs is None:
         return await _ask_name(ctx, parent, name)  # it was changed here meanwhile

@@ -13,7 +13,9 @@ from netfs.client.config import CacheConfig, MountConfig, SemanticsConfig
 from netfs.client.identity import Login
 from netfs.client.remote.pending import Disconnected
 from netfs.fuse import abi
+from netfs.fuse.abi import Opcode
 from tests.fakes.context import Content, make_config, mounted
+from tests.fakes.kernel import parse_entry
 from tests.fakes.remote import OPENSSH, FakeRemote
 
 ROOT = 1
@@ -104,12 +106,15 @@ async def test_without_caches_everything_is_asked(remote):
         assert remote.count("lstat") == 6
 
 
-@pytest.mark.parametrize(("name", "is_there"), [(b"x", True), (b"no", False)])
+@pytest.mark.parametrize(
+    ("name", "is_there", "is_known"),
+    [(b"x", True, False), (b"no", False, False), (b"x", True, True)],
+)
 async def test_a_name_whose_question_is_lost_with_the_link_is_asked_again(
-    name, is_there, remote, monkeypatch
+    name, is_there, is_known, remote, monkeypatch
 ):
     remote.put(b"/x", b"abc")
-    cuts = [Disconnected("cut", sent=True)]
+    cuts = []
     lstat = remote.lstat
 
     async def cut_once(path):
@@ -121,6 +126,11 @@ async def test_a_name_whose_question_is_lost_with_the_link_is_asked_again(
 
     monkeypatch.setattr(remote, "lstat", cut_once)
     async with mounted(remote) as mount:
+        if is_known:
+            await mount.kernel.lookup(ROOT, name)
+            mount.clock.advance(30)
+            remote.calls.clear()
+        cuts.append(Disconnected("cut", sent=True))
         assert bool((await mount.kernel.lookup(ROOT, name)).nodeid) == is_there
         assert remote.count("lstat") == 2
 
@@ -183,6 +193,51 @@ async def test_a_lost_link_does_not_make_a_known_name_fail(remote):
         remote.fail_next("lstat", errno.ETIMEDOUT)
         with raises(errno.ETIMEDOUT):
             await mount.kernel.lookup(ROOT, b"unknown")
+
+
+async def ask_old_name(remote, mount):
+    """A LOOKUP of a known name whose time is over, and where its question stands."""
+    entry = await mount.kernel.lookup(ROOT, b"x")
+    mount.clock.advance(30)
+    gate = remote.hold("lstat")
+    unique = mount.kernel.send(Opcode.LOOKUP, ROOT, b"x\0")
+    await gate.arrived()
+    assert mount.ctx.coherence.when_down
+    return entry, gate, unique
+
+
+async def test_a_known_name_is_shown_as_it_was_as_soon_as_the_link_is_down(remote):
+    remote.put(b"/x", b"abc")
+    async with mounted(remote) as mount:
+        entry, gate, unique = await ask_old_name(remote, mount)
+        remote.set_up(False)
+        again = parse_entry((await mount.kernel.answer(unique)).body)
+        assert (again.nodeid, again.attr.size, again.entry_valid_s) == (entry.nodeid, 3, 0)
+        assert not mount.ctx.coherence.when_down
+        gate.release()
+        remote.set_up(True)
+        remote.put(b"/x", b"abcd")
+        assert (await mount.kernel.lookup(ROOT, b"x")).attr.size == 4
+    assert mount.kernel.answered_twice == []
+
+
+@pytest.mark.parametrize("outcome", ["found", "missing", "killed"])
+async def test_a_known_name_that_was_answered_does_not_wait_for_the_link_any_more(outcome, remote):
+    remote.put(b"/x", b"abc")
+    async with mounted(remote) as mount:
+        _, gate, unique = await ask_old_name(remote, mount)
+        if outcome == "missing":
+            remote.delete(b"/x")
+        if outcome == "killed":
+            mount.kernel.interrupt(unique)
+        else:
+            gate.release()
+        answer = await mount.kernel.answer(unique)
+        assert answer.error == (errno.EINTR if outcome == "killed" else 0)
+        assert not mount.ctx.coherence.when_down
+        remote.set_up(False)
+        gate.release()
+    assert mount.kernel.answered_twice == []
 
 
 async def test_an_unmapped_nodeid_is_stale(remote):
