@@ -6,6 +6,7 @@ What is done with them belongs to the dispatcher.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -55,13 +56,13 @@ class Question(Looking[Reply]):
 
     # What it means is its operation's.
 
+    @abstractmethod
     def ask(self) -> Coroutine[Any, Any, Reply] | None:
         """Ask by ``Remote.look``; or return what else to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ask_again(self, lost: Disconnected) -> Coroutine[Any, Any, Reply]:
         """What to do when the link was lost."""
-        raise NotImplementedError
 
     # How it goes on.
 

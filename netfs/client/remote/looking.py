@@ -5,6 +5,7 @@ A future, and a coroutine for each layer above it, cost more than what is done w
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -22,16 +23,16 @@ class Looking(Asker, Generic[T]):
     on_end: Callable[[Any, T | None, BaseException | None], None]
     """Gets this, and its result or the exception."""
 
-    def found(self, attrs: Attrs) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def found(self, attrs: Attrs) -> T: ...
 
+    @abstractmethod
     def refused(self, error: OSError) -> T:
         """Raises: OSError, if it has no better answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self, lost: Disconnected) -> None:
         """The link was: see ``Remote.look_again``."""
-        raise NotImplementedError
 
     def told(self, response: Response) -> None:
         """See Asker."""

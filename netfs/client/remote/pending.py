@@ -6,6 +6,7 @@ When it leaves, and what becomes of its answer, belongs to the requester.
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -106,13 +107,13 @@ class Asker:
         """Nobody does."""
         self.done = _DONE
 
+    @abstractmethod
     def told(self, response: Response) -> None:
         """The answer has come, whatever its status."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, error: Exception) -> None:
         """There will be no answer: as the exception of a future, told when the loop turns."""
-        raise NotImplementedError
 
 
 Waiting = Pending | Asker
