@@ -435,8 +435,10 @@ class Supervisor:
                     self._settings.name,
                     now - self._last_beat,
                 )
-                self._abort()
+                # In this order: a worker that waits for its own mount is freed by the abort, and
+                # would be elsewhere by the time its stacks are dumped.
                 self._end_stuck(worker)
+                self._abort()
             case Verdict.FINE:
                 pass
 
