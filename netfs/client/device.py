@@ -30,6 +30,11 @@ _SPARES: Final = 16
 """Handed-over buffers that are used again once nobody holds them: fresh ones cost a page fault per
 4 KiB (260 µs per MiB instead of 130).  What is kept stays resident, at most 17 MiB."""
 
+_ABORTS: Final = 64
+"""A read that the end of an unmounted filesystem overtakes says ECONNABORTED as well, until the
+queue is shut a moment later: then it is ENODEV, unless somebody has aborted the connection.
+Source: linux/fs/fuse/dev.c, fuse_dev_do_read and fuse_abort_conn."""
+
 _ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN, errno.EBADF})
 
 _pack_header = abi.OUT_HEADER.pack
@@ -74,6 +79,7 @@ class Device:
         Raises:
             Unmounted, Aborted: there will be no more.
         """
+        aborts = 0
         while True:
             try:
                 size = os.readv(self._fd, self._iov)
@@ -84,6 +90,9 @@ class Device:
                 if error.errno in (errno.EINTR, errno.ENOENT):
                     continue
                 if error.errno == errno.ECONNABORTED:
+                    aborts += 1
+                    if aborts < _ABORTS:
+                        continue
                     raise Aborted from None
                 if error.errno in _ENDED:
                     raise Unmounted from None

@@ -124,9 +124,29 @@ def test_how_reading_ends(
     error: int,
     raised: type[Exception],
 ) -> None:
-    monkeypatch.setattr(device_module.os, "readv", Scripted(-errno.EINTR, -errno.ENOENT, -error))
+    again = 100 * [-error]  # what is said for good
+    script = Scripted(-errno.EINTR, -errno.ENOENT, *again)
+    monkeypatch.setattr(device_module.os, "readv", script)
     with pytest.raises(raised):
         pair[1].read()
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_unmount_that_overtakes_a_read_is_no_abort(
+    pair: tuple[socket.socket, Device], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    script = Scripted(*times * [-errno.ECONNABORTED], -errno.ENODEV)
+    monkeypatch.setattr(device_module.os, "readv", script)
+    with pytest.raises(Unmounted):
+        pair[1].read()
+
+
+def test_the_queue_may_still_be_open_then(
+    pair: tuple[socket.socket, Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Scripted(-errno.ECONNABORTED, -errno.EAGAIN)
+    monkeypatch.setattr(device_module.os, "readv", script)
+    assert pair[1].read() is None
 
 
 @pytest.mark.parametrize("error", [errno.ENOENT, errno.ENODEV, errno.ECONNABORTED])
