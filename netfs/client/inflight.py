@@ -1,4 +1,5 @@
-"""Requests that wait for their operation: the dispatcher's record, and what ``netfs ps`` shows.
+"""Requests that wait, for their operation or for one answer: the dispatcher's record of each, and
+what ``netfs ps`` shows.
 
 What is done with them belongs to the dispatcher.
 """

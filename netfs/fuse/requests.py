@@ -330,19 +330,17 @@ def _names(body: memoryview, start: int, count: int) -> list[bytes]:
     return names
 
 
-def _check_length(name: bytes) -> None:
+def _checked(name: bytes) -> bytes:
     if len(name) > abi.NAME_MAX:
         raise NameTooLong(f"a name of {len(name)} bytes")
+    return name
 
 
 def _name(body: memoryview, start: int) -> bytes:
     name = bytes(body[start:])
     if len(name) < 2 or name.find(b"\0") != len(name) - 1:
         raise MalformedRequest(f"not a name: {name[:64]!r}")
-    name = name[:-1]
-    if len(name) > abi.NAME_MAX:
-        _check_length(name)
-    return name
+    return _checked(name[:-1])
 
 
 def _forget(h: _Head, body: memoryview) -> Request:
@@ -395,8 +393,7 @@ def _readlink(h: _Head, body: memoryview) -> Request:
 
 def _symlink(h: _Head, body: memoryview) -> Request:
     name, target, _ = _names(body, 0, 2)
-    _check_length(name)
-    return Symlink(*h, name, target)
+    return Symlink(*h, _checked(name), target)
 
 
 def _mknod(h: _Head, body: memoryview) -> Request:
@@ -413,9 +410,7 @@ def _mkdir(h: _Head, body: memoryview) -> Request:
 
 def _two_names(body: memoryview, start: int) -> tuple[bytes, bytes]:
     name, new_name, _ = _names(body, start, 2)
-    _check_length(name)
-    _check_length(new_name)
-    return name, new_name
+    return _checked(name), _checked(new_name)
 
 
 def _rename(h: _Head, body: memoryview) -> Request:

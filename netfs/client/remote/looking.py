@@ -14,20 +14,20 @@ from netfs.client.remote.pending import Asker, Disconnected, StatusError
 from netfs.sftp.attrs import Attrs
 from netfs.sftp.responses import AttrsResponse, Response, StatusResponse
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class Looking(Asker, Generic[T]):
+class Looking(Asker, Generic[_T]):
     """Who wants a name's attributes, to make a result of them."""
 
-    on_end: Callable[[Any, T | None, BaseException | None], None]
+    on_end: Callable[[Any, _T | None, BaseException | None], None]
     """Gets this, and its result or the exception."""
 
     @abstractmethod
-    def found(self, attrs: Attrs) -> T: ...
+    def found(self, attrs: Attrs) -> _T: ...
 
     @abstractmethod
-    def refused(self, error: OSError) -> T:
+    def refused(self, error: OSError) -> _T:
         """Raises: OSError, if it has no better answer."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from netfs.fuse import abi, requests
 from netfs.fuse.abi import Opcode
-from netfs.fuse.errors import MalformedRequest
+from netfs.fuse.errors import MalformedRequest, NameTooLong
 
 WHO = (0x22, 7, 1000, 100, 4242)  # unique, nodeid, uid, gid, pid
 
@@ -250,3 +250,33 @@ def test_any_bytes_give_a_request_or_malformed(opcode: int, body: bytes, extlen:
     except MalformedRequest:
         return
     assert isinstance(request, requests.Request)
+
+
+AROUND_NAMES: list[tuple[Opcode, bytes, bytes]] = [
+    (Opcode.LOOKUP, b"", b""),
+    (Opcode.UNLINK, b"", b""),
+    (Opcode.RMDIR, b"", b""),
+    (Opcode.SYMLINK, b"", b"target\0"),
+    (Opcode.MKNOD, bytes(abi.MKNOD_IN.size), b""),
+    (Opcode.MKDIR, bytes(abi.MKDIR_IN.size), b""),
+    (Opcode.CREATE, bytes(abi.CREATE_IN.size), b""),
+    (Opcode.LINK, bytes(abi.LINK_IN.size), b""),
+    (Opcode.RENAME, bytes(abi.RENAME_IN.size), b"new\0"),
+    (Opcode.RENAME, bytes(abi.RENAME_IN.size) + b"old\0", b""),
+    (Opcode.RENAME2, bytes(abi.RENAME2_IN.size), b"new\0"),
+    (Opcode.RENAME2, bytes(abi.RENAME2_IN.size) + b"old\0", b""),
+]
+
+
+@pytest.mark.parametrize(("opcode", "before", "behind"), AROUND_NAMES)
+def test_a_name_has_255_bytes_at_most(opcode: Opcode, before: bytes, behind: bytes) -> None:
+    longest = b"n" * 255
+    request = requests.decode(message(opcode, before + longest + b"\0" + behind))
+    assert longest in [getattr(request, field, None) for field in ("name", "new_name")]
+    with pytest.raises(NameTooLong):
+        requests.decode(message(opcode, before + longest + b"n\0" + behind))
+
+
+def test_the_target_of_a_symlink_is_no_name() -> None:
+    request = requests.decode(message(Opcode.SYMLINK, b"name\0" + b"t" * 4095 + b"\0"))
+    assert request == requests.Symlink(*WHO, b"name", b"t" * 4095)
