@@ -162,7 +162,7 @@ class TreePlanner:
         run = self._run_of(directory) or self._adopt(directory, now, NEAR)
         if run is None:
             run = self._begin(directory, now, by_lookup)
-        elif not by_lookup and directory.nodeid in run.visited:
+        elif not by_lookup and directory.nodeid in run.visited and directory is not self._entered:
             run.visited.clear()  # another walk, over the same directories
             run.reposition(directory)
         self._remember(directory, now, by_lookup)

@@ -59,7 +59,7 @@ TRIPS_AFAR = {
     "import": (24, 27),
     "make": (66, 66),
     "grep-cp": (42, 48),
-    "cp-grep": (52, 52),
+    "cp-grep": (52, 54),
     "find-grep": (56, 58),
 }
 """Round trips waited for over a long line: more than over a short one, because windows open with

@@ -196,6 +196,20 @@ def test_a_walk_that_leaves_half_of_it_unused_is_followed_less():
     assert planned < 100 + 100 * 8, "not twenty below each"
 
 
+def test_a_directory_listed_twice_in_a_row_is_no_second_walk():
+    """rm looks whether a directory is empty first.  Each time the window was filled anew."""
+    tree: Tree = {f"d{number:03}": {f"e{inner}": {} for inner in range(8)} for number in range(100)}
+    world = listed_everywhere(tree)
+    world.forget_listings()
+    world.opendir(world.nodes.root)
+    top = child(world, "d007")
+    for directory in (top, *world.opendir(top)):
+        world.opendir(directory)
+        world.opendir(directory)
+        world.think(0.01)
+    assert world.count("list") <= 1 + 9 + MAX_DIRS
+
+
 def test_what_a_very_long_walk_leaves_behind_is_forgotten(monkeypatch):
     monkeypatch.setattr("netfs.client.tree.MAX_PENDING", 200)
     tree: Tree = {f"d{number}": {f"e{inner}": {} for inner in range(10)} for number in range(60)}
