@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from netfs.buffers import Landing
-from netfs.sftp.codes import VERSION, PacketType
+from netfs.sftp.codes import VERSION, PacketType, Status
 from netfs.sftp.errors import LocalProtocolError, RemoteProtocolError
 from netfs.sftp.foretold import Foretold
 from netfs.sftp.framing import FrameSplitter
@@ -208,7 +208,7 @@ class ClientConnection(Generic[W]):
             response = decode_usual(packet_type, packet) or _decode(packet_type, packet)
             kind, asked = type(response), type(request)
             if kind is not _RESPONSES[asked] or kind in _CHECKED:
-                _check_match(request, response)
+                response = _matched(request, response)
             del pending[request_id]
             if asked in _OF_HANDLES:
                 handle = response.handle if type(response) is Handle else None
@@ -240,20 +240,27 @@ def _decode(packet_type: int, packet: memoryview) -> Response:
         raise RemoteProtocolError(f"a response ends inside a value ({exc})") from exc
 
 
-def _check_match(request: Request, response: Response) -> None:
-    """Raises RemoteProtocolError for an answer to something else, or more than was asked for."""
+def _matched(request: Request, response: Response) -> Response:
+    """*response* as one to *request*: OK without the value that was asked for is a failure.
+
+    Some servers say so of what they can't do (Go's pkg/sftp of a READ of a file that is written).
+
+    Raises:
+        RemoteProtocolError: an answer to something else, or more than was asked for.
+    """
     expected = _RESPONSES[type(request)]
     got = type(response)
     if got is not expected and got is not StatusResponse:
         raise RemoteProtocolError(f"{type(request).__name__} answered by {got.__name__}")
     if got is StatusResponse:
         if expected is not StatusResponse and response[0] == 0:
-            raise RemoteProtocolError(f"{type(request).__name__} answered by OK without a value")
+            return StatusResponse(Status.FAILURE, b"OK without a value")
     elif type(request) is Read and type(response) is Data:
         if len(response.data) > request.length:
             raise RemoteProtocolError(f"{len(response.data)} bytes for {request.length} asked")
     elif got is Name and not response[0] and type(request) is not Readdir:
         raise RemoteProtocolError(f"{type(request).__name__} answered by no name")
+    return response
 
 
 def _decode_version(packet: memoryview) -> Version:

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netfs.buffers import MARGIN
+from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp import responses as rsp
+from netfs.sftp.codes import Status
 from netfs.sftp.connection import (
     Answer,
     Asked,
@@ -102,10 +104,29 @@ def test_an_answer_to_nothing_ends_the_conversation() -> None:
 
 
 @pytest.mark.parametrize(
+    "request_",
+    [
+        req.Lstat(b"/"),
+        req.Read(b"h", 0, 2),
+        req.Open(b"/f", 1, rsp.Attrs()),
+        req.Readdir(b"h"),
+        req.Realpath(b"/"),
+        ext.StatvfsRequest(b"/"),
+    ],
+)
+def test_ok_without_the_value_asked_for_is_a_failure(request_: req.Request) -> None:
+    client, server = greeted()
+    request_id, _ = client.send(request_, Waiter())
+    (answer,) = received(client, b"".join(server.send(request_id, rsp.StatusResponse(0))))
+    assert isinstance(answer, Answer)
+    assert answer.response == rsp.StatusResponse(Status.FAILURE, b"OK without a value")
+    assert client.pending == 0
+
+
+@pytest.mark.parametrize(
     ("request_", "response"),
     [
         (req.Lstat(b"/"), rsp.Handle(b"h")),
-        (req.Lstat(b"/"), rsp.StatusResponse(0)),
         (req.Read(b"h", 0, 2), rsp.Data(b"abc")),
         (req.Mkdir(b"/d", rsp.Attrs()), rsp.AttrsResponse(rsp.Attrs())),
         (req.Realpath(b"/"), rsp.Name(())),
