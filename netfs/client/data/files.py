@@ -329,7 +329,15 @@ class FileTable:
         if handle is None:
             raise error(errno.ENOENT)
         at, asked = self.pool.clock(), self._nodes.stamp
-        attrs = await self.pool.remote.fstat(handle)
+        try:
+            attrs = await self.pool.remote.fstat(handle)
+        except OSError as exc:
+            if exc.errno not in (errno.EBADF, errno.ENOENT) or node.attrs is None:
+                raise
+            # Some servers look at the path that it was opened by (MySecureShell).  Who has it open
+            # can still read and write it, and nobody but us changes it.
+            log.debug("fstat of what has no name: %s", exc)
+            return node.attrs
         self.pool.coherence.store(node, attrs, at, asked)
         return attrs
 

@@ -517,3 +517,20 @@ async def test_a_removed_file_goes_when_the_last_answer_about_it_has_come(remote
             await ahead
         assert rig.nodes.find(node.nodeid) is None
         assert len(rig.nodes) == known
+
+
+async def test_what_has_no_name_is_shown_as_last_known_if_the_server_looks_at_its_path(remote):
+    """MySecureShell's FSTAT."""
+    remote.put(b"/a", b"0123456789")
+    async with Rig(remote) as rig:
+        await rig.open(b"a")
+        node = rig.node(b"a")
+        known = node.attrs
+        assert known is not None
+        for number in (errno.EBADF, errno.ENOENT):
+            remote.fail_next("fstat", number)
+            assert await rig.files.getattr(node) == known
+        remote.fail_next("fstat", errno.EIO)
+        with raises(errno.EIO):
+            await rig.files.getattr(node)
+        assert (await rig.files.getattr(node)).size == 10
