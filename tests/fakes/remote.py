@@ -127,6 +127,8 @@ class FakeRemote:
         self.batch = 100  # entries per READDIR
         self.login = (1000, 1000)  # uid, gid of what is created
         self.umask = 0  # the server's own
+        self.unasked = 0  # permissions that it gives to every directory
+        self.looks_behind_links = False  # LSTAT, as ProFTPD's
         self.calls: list[Call] = []
         self.open_handles: set[Handle] = set()
         self.reads: list[tuple[bytes, int, int]] = []
@@ -239,7 +241,10 @@ class FakeRemote:
 
     async def lstat(self, path: bytes) -> Attrs:
         async with _Arrival(self, "lstat", path):
-            return self._attrs(self.at(path))
+            inode = self.at(path)
+            if self.looks_behind_links and inode.target:
+                inode = self.at(os.path.join(os.path.dirname(path), inode.target))
+            return self._attrs(inode)
 
     def look(self, path: bytes, looking: Looking[Any]) -> bool:
         if not self.is_up:
@@ -302,7 +307,8 @@ class FakeRemote:
             parent, name = self._parent(path)
             if name in parent.entries:
                 raise error(errno.EEXIST)
-            parent.entries[name] = self._new(stat.S_IFDIR | (mode & 0o7777 & ~self.umask), nlink=2)
+            bits = mode & 0o7777 & ~self.umask | self.unasked
+            parent.entries[name] = self._new(stat.S_IFDIR | bits, nlink=2)
             parent.mtime = self.now
 
     async def rmdir(self, path: bytes) -> None:

@@ -318,22 +318,27 @@ async def _make(
         at = ctx.clock()
         attrs = await then_look(ctx, making, path)
         attrs = await give_to_creator(ctx, request, parent, path, attrs)
-        if not isinstance(request, requests.Symlink):
-            attrs = await _give_bits_back(ctx, path, request.mode & 0o7777, attrs)
+        if isinstance(request, requests.Symlink):
+            if attrs.mode is not None and not stat.S_ISLNK(attrs.mode):
+                # ProFTPD's LSTAT looks behind links; the kernel would take it for a failure.
+                attrs = Attrs(size=len(request.target), mode=stat.S_IFLNK | 0o777)
+        else:
+            attrs = await _set_bits(ctx, path, request.mode & 0o7777, attrs)
         node = ctx.coherence.created(parent, request.name, attrs, at)
         if isinstance(request, requests.Symlink):
             node.target = request.target
     return convert.entry_reply(ctx, node)
 
 
-async def _give_bits_back(ctx: Context, path: bytes, mode: int, attrs: Attrs) -> Attrs:
-    """Set the bits of *mode* that the server's umask took off: the creator's umask left them.
+async def _set_bits(ctx: Context, path: bytes, mode: int, attrs: Attrs) -> Attrs:
+    """Set the bits of *mode* that the server's umask took off (the creator's left them), and take
+    back permissions that a server gave which does not look at modes.
 
     Returns the attributes after that.
     """
-    if attrs.mode is None or not mode & ~attrs.mode:
+    if attrs.mode is None or not (mode & ~attrs.mode or attrs.mode & ~mode & 0o777):
         return attrs
-    mode |= attrs.mode & 0o7777  # also the group that a set-group-ID parent hands down
+    mode |= attrs.mode & 0o7000  # also the group that a set-group-ID parent hands down
     try:
         await ctx.remote.setstat(path, Attrs(mode=mode))
     except OSError as exc:

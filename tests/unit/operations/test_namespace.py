@@ -355,6 +355,24 @@ async def test_bits_that_the_servers_umask_took_off_are_given_back(remote):
         assert entry.attr.mode == stat.S_IFDIR | 0o755
 
 
+async def test_permissions_that_a_server_gives_unasked_are_taken_back(remote):
+    async with mounted(remote) as mount:
+        remote.unasked = 0o755
+        entry = await mount.kernel.mkdir(ROOT, b"d", 0o700)
+        assert entry.attr.mode == remote.at(b"/d").mode == stat.S_IFDIR | 0o700
+        assert [call.method for call in remote.calls] == ["mkdir", "lstat", "setstat"]
+
+
+async def test_a_link_whose_server_looks_behind_it_is_a_link(remote):
+    """ProFTPD's LSTAT; the kernel takes another kind than it asked for for EIO."""
+    async with mounted(remote) as mount:
+        remote.put(b"/t", b"content")
+        remote.looks_behind_links = True
+        entry = await mount.kernel.symlink(ROOT, b"l", b"t")
+        assert stat.S_ISLNK(entry.attr.mode)
+        assert await mount.kernel.readlink(entry.nodeid) == b"t"
+
+
 async def test_a_made_name_is_no_longer_missing(remote):
     async with mounted(remote) as mount:
         await mount.kernel.lookup(ROOT, b"d")
