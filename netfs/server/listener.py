@@ -24,6 +24,7 @@ from netfs.server.config import ServerConfig
 from netfs.server.export import Export
 from netfs.server.session import Session
 from netfs.server.workers import Workers
+from netfs.sftp.requests import SYMLINK_AS_OPENSSH
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ _WINDOW: Final = 4 << 20
 
 _MAX_PACKET: Final = 256 * 1024
 """Bytes of one SSH packet that we take."""
-
-_VERSION: Final = "netfs symlink-as-OpenSSH"
-"""After SSH-2.0-.  Clients look for that name to know in which order SYMLINK has its paths: the
-draft has the link first, OpenSSH and nearly everybody the target (OpenSSH PROTOCOL §4.1)."""
 
 _HASHES: Final = 2
 """Passwords that are tried at a time: each takes 32 MiB and a processor."""
@@ -108,7 +105,7 @@ class Server:
                 gss_host=None,
                 host_based_auth=False,
                 compression_algs=None,  # bytes of files are compressed already, or not worth it
-                server_version=_VERSION,
+                server_version=SYMLINK_AS_OPENSSH,
             )
             self._acceptors.append(acceptor)
 

@@ -27,6 +27,8 @@ COPY_DATA: Final = b"copy-data"
 HOME_DIRECTORY: Final = b"home-directory"
 USERS_GROUPS_BY_ID: Final = b"users-groups-by-id@openssh.com"
 ATTRS_NETFS: Final = b"attrs@netfs"
+SYMLINK_ORDER: Final = b"symlink-order@rjk.greenend.org.uk"
+"""No request: its data says in which order SYMLINK has its paths.  Source: gesftpserver(8)."""
 
 
 class PosixRename(NamedTuple):

@@ -149,13 +149,19 @@ class Readlink(NamedTuple):
 class Symlink(NamedTuple):
     """§6.10, on the wire as OpenSSH has it: the target first, then the new link.
 
-    The draft says linkpath first.  OpenSSH got it the other way round, and nearly every server
-    and client followed.  Source: OpenSSH PROTOCOL §4.1.
+    The draft says linkpath first.  OpenSSH got it the other way round, and most servers and clients
+    followed, but not all.  Source: OpenSSH PROTOCOL §4.1.
     """
 
     targetpath: bytes
     linkpath: bytes
+    as_drafted: bool = False
+    """On the wire linkpath comes first.  Only who sends it can know; what comes in has it unset."""
 
+
+SYMLINK_AS_OPENSSH: Final = "netfs symlink-as-OpenSSH"
+"""After SSH-2.0-, of either end.  Many look for that name to know in which order the other one has
+the paths of SYMLINK."""
 
 Request = (
     Open
@@ -211,6 +217,11 @@ def _two_strings(
         lambda r, extended: string(r[0]) + string(r[1]),
         lambda reader: cls(reader.string(), reader.string()),
     )
+
+
+def _encode_symlink(request: Symlink, extended: bool) -> bytes:
+    target, link, as_drafted = request
+    return string(link) + string(target) if as_drafted else string(target) + string(link)
 
 
 def _string_attrs(
@@ -270,7 +281,12 @@ REQUESTS: Final[Mapping[type, Row]] = {
     Stat: Row(PacketType.STAT, AttrsResponse, *_path_or_handle(Stat)),
     Rename: Row(PacketType.RENAME, StatusResponse, *_two_strings(Rename)),
     Readlink: Row(PacketType.READLINK, Name, *_path_or_handle(Readlink)),
-    Symlink: Row(PacketType.SYMLINK, StatusResponse, *_two_strings(Symlink)),
+    Symlink: Row(
+        PacketType.SYMLINK,
+        StatusResponse,
+        _encode_symlink,
+        lambda reader: Symlink(reader.string(), reader.string()),
+    ),
     **{
         cls: Row(PacketType.EXTENDED, row.response, encode_extended, decode_extended)
         for cls, row in EXTENSIONS.items()

@@ -115,6 +115,8 @@ class SftpFiles:
         """Where files that are written are opened: another channel of the same link, as soon as
         there is one.  A server answers one channel's requests one by one: an fsync of much data
         must not stand in front of somebody's stat."""
+        self.told = version.extensions
+        """With what they say of themselves."""
         self.extensions = frozenset(version.extensions)
         self.limits = DEFAULT_LIMITS
         self.has_extended_attrs = False
@@ -213,9 +215,6 @@ class SftpFiles:
             if self._rename_xdev and exc.errno in (errno.EIO, errno.EBUSY):
                 exc.errno, exc.strerror = errno.EXDEV, os.strerror(errno.EXDEV)
             raise
-
-    async def symlink(self, target: bytes, path: bytes) -> None:
-        await self.done(req.Symlink(target, path))
 
     async def link(self, existing: bytes, path: bytes) -> None:
         self._need(ext.HARDLINK)

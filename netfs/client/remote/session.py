@@ -32,6 +32,7 @@ from netfs.client.remote.replay import Replay, replay_of
 from netfs.client.remote.requester import RequesterStatistics
 from netfs.client.remote.settle import has_run
 from netfs.client.remote.spread import Begun
+from netfs.client.remote.symlinks import Symlinks
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, StatVfs
@@ -71,6 +72,7 @@ class Session(LastingLink):
         """See ``LastingLink``."""
         super().__init__(config, connect, clock)
         self._handles = SessionHandles(self._spawn)
+        self._symlinks = Symlinks()
         self._settled = 0
         self.limits = DEFAULT_LIMITS
         self.extensions: frozenset[bytes] = frozenset()
@@ -294,7 +296,12 @@ class Session(LastingLink):
             await self._ask(attempt)
 
     async def symlink(self, target: bytes, path: bytes) -> None:
-        await self._change(req.Symlink(target, path), SftpFiles.done)
+        making = self._change(req.Symlink(target, path), self._symlinks.make)
+        if self._symlinks.is_proven:
+            await making
+        else:
+            # Cancelled between its steps it could leave a link where none belongs.
+            await asyncio.shield(self._spawn(making))
 
     async def link(self, existing: bytes, path: bytes) -> None:
         await self._change(

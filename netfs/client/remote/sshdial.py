@@ -40,6 +40,7 @@ from netfs.client.remote.sshlogin import (
     strict_question,
 )
 from netfs.client.remote.sshsettings import Settings, StrictHostKey
+from netfs.sftp.requests import SYMLINK_AS_OPENSSH
 
 _MAX_HOPS: Final = 8
 _QUESTIONS: Final = 3  # new host keys in one attempt: a cluster behind one name shows several
@@ -343,6 +344,7 @@ def _options(settings: Settings, known: hostkeys.HostKeys) -> dict[str, Any]:
     revoked = [e for e in (*known.entries, *known.plain) if e.marker == "revoked"]
     return {
         "config": None,
+        "client_version": SYMLINK_AS_OPENSSH,
         # Unknown and known plain keys all go to Login; only certificates are judged in asyncssh.
         "known_hosts": lambda host, addr, port: ([], [], [_import(e.key) for e in revoked]),
         "host_key_alias": settings.host_key_alias,

@@ -14,6 +14,7 @@ from netfs.client.config import SemanticsConfig
 from netfs.client.remote import api
 from netfs.client.remote.files import SftpFiles
 from netfs.client.remote.pending import Disconnected
+from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs
 from tests.unit.remote.pipe import SftpServer, sftp_files
 
@@ -76,7 +77,7 @@ async def test_a_directory_of_a_thousand_names_is_listed(files: SftpFiles, top: 
 
 async def test_names_and_attributes(files: SftpFiles, top: bytes) -> None:
     await files.mkdir(top + b"/d", 0o750)
-    await files.symlink(b"target", top + b"/l")
+    await files.done(req.Symlink(b"target", top + b"/l"))
     assert await files.readlink(top + b"/l") == b"target"
     Path(os.fsdecode(top + b"/f")).write_bytes(b"x")
     await files.link(top + b"/f", top + b"/d/g")
@@ -130,8 +131,9 @@ async def test_bare_failures_become_the_errno_of_a_local_filesystem(
     assert await refused(files.rmdir(top + b"/none")) == errno.ENOENT
     assert await refused(files.remove(d)) == errno.EISDIR
     assert await refused(files.remove(top + b"/none")) == errno.ENOENT
-    assert await refused(files.symlink(b"t", f)) == errno.EEXIST
-    assert await refused(files.symlink(b"t" * 5000, top + b"/new")) == errno.ENAMETOOLONG
+    assert await refused(files.done(req.Symlink(b"t", f))) == errno.EEXIST
+    long_target = req.Symlink(b"t" * 5000, top + b"/new")
+    assert await refused(files.done(long_target)) == errno.ENAMETOOLONG
     assert await refused(files.link(f, d)) == errno.EEXIST
     assert await refused(files.link(d, top + b"/new")) == errno.EPERM
     assert await refused(files.link(top + b"/none", top + b"/new")) == errno.ENOENT

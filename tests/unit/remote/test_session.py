@@ -235,6 +235,33 @@ async def test_a_rename_by_steps_cut_anywhere_ends_as_if_run_once(
     assert content(top + b"/cut/b") == b"the content of a"
 
 
+@pytest.mark.parametrize("point", ["before", "executed"])
+@pytest.mark.parametrize("kind", [P.SYMLINK, P.READLINK])
+async def test_the_first_symlink_which_is_looked_at_cut_anywhere_is_made_once(
+    kind: PacketType, point: str, top: bytes
+) -> None:
+    prepare(top + b"/t")
+    world = World()
+    async with running(world) as session:
+        cut = Cut(kind, point)
+        world.cut(cut)
+        await do_symlink(session, top + b"/t")
+        assert cut.done
+    assert os.readlink(top + b"/t/new") == b"target"
+
+
+async def test_the_first_symlink_goes_on_when_its_caller_has_gone(top: bytes) -> None:
+    prepare(top + b"/t")
+    async with running(World()) as session:
+        gone = asyncio.ensure_future(do_symlink(session, top + b"/t"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await do_symlink(session, top + b"/t/dir")  # it waits for the first
+    assert os.readlink(top + b"/t/new") == b"target"
+
+
 async def test_a_refused_change_is_refused_after_a_cut_too(top: bytes) -> None:
     prepare(top + b"/t")
     world = World()

@@ -60,7 +60,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "pflags": st.integers(0, 80), "offset": u64, "dest_offset": u64, "length": u32,
     "data": st.binary(max_size=300).map(lambda data: (data,)), "username": paths,
     "uids": st.lists(u32, max_size=3).map(tuple), "gids": st.lists(u32, max_size=3).map(tuple),
-    "version": u32, "name": st.binary(max_size=20).filter(lambda name: b"@" not in name),
+    "as_drafted": st.just(False), "version": u32,
+    "name": st.binary(max_size=20).filter(lambda name: b"@" not in name),
 }  # fmt: skip
 
 

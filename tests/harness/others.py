@@ -1,0 +1,247 @@
+"""Other people's SSH and SFTP servers, to be mounted: ProFTPD, Dropbear, asyncssh, gesftpserver,
+MySecureShell.
+
+Those that are an SSH server of their own listen on loopback and let the harness' key in; those that
+are only an SFTP server run behind OpenSSH's sshd, as their packages say.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import grp
+import os
+import pwd
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.harness import processes
+from tests.harness.packages import install, require
+from tests.harness.sshd import STOCK_SUBSYSTEM, Sshd, free_port, running_sshd
+from tests.harness.waiting import wait_until
+
+_ASYNCSSH: Final = """
+import asyncio, sys, asyncssh
+
+async def main(port, host_key, users):
+    server = await asyncssh.listen(
+        "127.0.0.1", int(port), server_host_keys=[host_key], authorized_client_keys=users,
+        sftp_factory=True,
+    )
+    await server.wait_closed()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+_PROFTPD: Final = """
+ModulePath /usr/lib/proftpd
+LoadModule mod_sftp.c
+ServerName netfs-test
+ServerType standalone
+DefaultServer on
+DefaultAddress 127.0.0.1
+SocketBindTight on
+UseIPv6 off
+Port {port}
+User {user}
+Group {group}
+RootLogin on
+UseFtpUsers off
+RequireValidShell off
+AuthPAM off
+AuthOrder mod_auth_unix.c
+AllowOverwrite on
+AllowStoreRestart on
+Umask 022
+DelayEngine off
+WtmpLog off
+TransferLog none
+SystemLog {directory}/system.log
+PidFile {directory}/pid
+ScoreboardFile {directory}/scoreboard
+SFTPEngine on
+SFTPLog {directory}/sftp.log
+SFTPHostKey {directory}/rsa_key
+SFTPAuthorizedUserKeys file:{directory}/keys/%u
+SFTPAuthMethods publickey
+"""
+
+_MYSECURESHELL: Final = """
+<Default>
+StayAtHome false
+VirtualChroot false
+LimitConnectionByUser 100
+LimitConnectionByIP 100
+LimitConnection 100
+ShowLinksAsLinks true
+DefaultRights 0644 0755
+</Default>
+"""
+
+
+class Other(Sshd):
+    """An SSH server that is not OpenSSH's."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    @abc.abstractmethod
+    def make(self) -> list[str]:
+        """Prepare what it needs; returns its argv."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        # A cipher that all of them have, and the host key that each of them has.
+        lines = self.client_config.read_text().splitlines()
+        self.client_config.write_text(
+            "\n".join(line for line in lines if "Ciphers" not in line) + "\n"
+        )
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.make(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._pid = self._process.pid
+        try:
+            wait_until(self._accepts, 20, f"the server {type(self).__name__} listens")
+        except BaseException:
+            self.close()
+            raise
+
+    def _accepts(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{type(self).__name__} ended: {self.log.read_text()}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self, *, sessions: bool = True) -> None:
+        if self._process is not None:
+            processes.end_tree(self._process.pid)
+            self._process.wait(10)
+            self._process = self._pid = None
+
+    def add_host_key(self, public: str) -> None:
+        """Have the client know one more key of this server."""
+        with self.known_hosts.open("a") as file:
+            file.write(f"[127.0.0.1]:{self.port} {public}\n")
+
+
+class Asyncssh(Other):
+    def make(self) -> list[str]:
+        keys = (str(self.host_key), str(self.authorized_keys))
+        return [sys.executable, "-c", _ASYNCSSH, str(self.port), *keys]
+
+
+class Proftpd(Other):
+    def make(self) -> list[str]:
+        program = require("proftpd", "proftpd-core")
+        if not Path("/usr/lib/proftpd/mod_sftp.so").exists():
+            install("proftpd-mod-crypto")
+        keys = self.directory / "keys"
+        keys.mkdir(exist_ok=True)
+        exported = [require("ssh-keygen"), "-e", "-f", f"{self.user_key}.pub"]
+        text = subprocess.run(exported, check=True, capture_output=True, timeout=20).stdout
+        (keys / self.user).write_bytes(text)
+        (keys / self.user).chmod(0o600)
+        rsa = self.directory / "rsa_key"
+        if not rsa.exists():
+            make = [require("ssh-keygen"), "-q", "-t", "rsa", "-m", "PEM", "-N", ""]
+            subprocess.run([*make, "-f", str(rsa)], check=True, timeout=60)
+        self.add_host_key(rsa.with_suffix(".pub").read_text().strip())
+        group = grp.getgrgid(os.getegid()).gr_name
+        config = self.directory / "proftpd.conf"
+        config.write_text(
+            _PROFTPD.format(port=self.port, directory=self.directory, user=self.user, group=group)
+        )
+        return [program, "-n", "-c", str(config)]
+
+
+class Dropbear(Other):
+    """It wants authorized_keys below the user's home, and gets an empty one that is its own."""
+
+    def make(self) -> list[str]:
+        key = self.directory / "dropbear_key"
+        if not key.exists():
+            maker = require("dropbearkey", "dropbear-bin")
+            command = [maker, "-t", "ed25519", "-f", str(key)]
+            subprocess.run(command, check=True, capture_output=True, timeout=20)
+        shown = [require("dropbearkey", "dropbear-bin"), "-y", "-f", str(key)]
+        text = subprocess.run(shown, check=True, capture_output=True, text=True, timeout=20).stdout
+        self.add_host_key(next(line for line in text.splitlines() if line.startswith("ssh-")))
+        home = shlex.quote(pwd.getpwnam(self.user).pw_dir)
+        arguments = ["-F", "-E", "-s", "-p", f"127.0.0.1:{self.port}", "-r", str(key)]
+        command = [require("dropbear", "dropbear-bin"), *arguments]
+        keys = shlex.quote(str(self.authorized_keys))
+        script = (
+            f"cp {keys} /run/netfs-test-keys.$$ && mount -t tmpfs -o mode=700 none {home} &&"
+            f" mkdir -m 700 {home}/.ssh && mv /run/netfs-test-keys.$$ {home}/.ssh/authorized_keys"
+            f" && chmod 600 {home}/.ssh/authorized_keys && exec {shlex.join(command)}"
+        )
+        return [require("unshare"), "-m", "--propagation", "private", "sh", "-c", script]
+
+
+def _gesftpserver(directory: Path) -> str:
+    program = Path("/usr/libexec/gesftpserver")
+    if not program.exists():
+        install("gesftpserver")
+    return str(program)
+
+
+def _mysecureshell(directory: Path) -> str:
+    """Its configuration has one place only: a private one is laid over it, in a namespace that must
+    not keep anybody's mount alive."""
+    program = require("mysecureshell")
+    config = directory / "sftp_config"
+    config.write_text(_MYSECURESHELL)
+    inside = directory / "inside"
+    inside.write_text(
+        "umount -l -a -t fuse.netfs,fuse.sshfs 2>/dev/null\n"
+        f"mount --bind {shlex.quote(str(config))} /etc/ssh/sftp_config &&"
+        f" exec {shlex.quote(program)} -c sftp-server\n"
+    )
+    starter = directory / "mysecureshell"
+    starter.write_text(
+        f"#!/bin/sh\nexec unshare -m --propagation private sh {shlex.quote(str(inside))}\n"
+    )
+    starter.chmod(0o755)
+    return str(starter)
+
+
+SSH_SERVERS: Final[dict[str, type[Other]]] = {
+    "proftpd": Proftpd,
+    "dropbear": Dropbear,
+    "asyncssh": Asyncssh,
+}
+SUBSYSTEMS: Final[dict[str, Callable[[Path], str]]] = {
+    "openssh": lambda directory: STOCK_SUBSYSTEM,
+    "gesftpserver": _gesftpserver,
+    "mysecureshell": _mysecureshell,
+}
+
+
+@contextlib.contextmanager
+def running_other(kind: str, directory: Path) -> Iterator[Sshd]:
+    """One of SSH_SERVERS or SUBSYSTEMS for the length of the block."""
+    directory.mkdir(parents=True)
+    if kind in SUBSYSTEMS:
+        with running_sshd(directory, subsystem=SUBSYSTEMS[kind](directory)) as sshd:
+            yield sshd
+        return
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    server = SSH_SERVERS[kind](directory=directory, port=free_port(), user=user)
+    server.prepare()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
