@@ -305,6 +305,7 @@ class Connection(asyncssh.SSHServer):
 
     def _go_fast(self) -> None:
         if self._conn is not None and self in self._server.connections:
+            sshfast.send_no_ignores(self._conn)
             self._fast = sshfast.install(self._conn)
 
     # --- sessions -------------------------------------------------------------------------------

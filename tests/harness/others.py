@@ -1,5 +1,5 @@
-"""Other people's SSH and SFTP servers, to be mounted: ProFTPD, Dropbear, asyncssh, gesftpserver,
-MySecureShell.
+"""Other people's SSH and SFTP servers, to be mounted: ProFTPD, Dropbear, tinysshd, asyncssh,
+gesftpserver, MySecureShell.
 
 Those that are an SSH server of their own listen on loopback and let the harness' key in; those that
 are only an SFTP server run behind OpenSSH's sshd, as their packages say.
@@ -36,6 +36,16 @@ async def main(port, host_key, users):
     await server.wait_closed()
 
 asyncio.run(main(*sys.argv[1:]))
+"""
+
+_INETD: Final = """
+import socket, subprocess, sys
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    with listener.accept()[0] as connection:
+        end = connection.fileno()
+        subprocess.Popen(sys.argv[2:], stdin=end, stdout=end)
 """
 
 _PROFTPD: Final = """
@@ -130,6 +140,16 @@ class Other(Sshd):
             self._process.wait(10)
             self._process = self._pid = None
 
+    def _at_home(self, command: list[str]) -> list[str]:
+        """*command* for a server that wants authorized_keys below the user's home: it sees another
+        home, that is its own."""
+        home = self.directory / "home"
+        (home / ".ssh").mkdir(parents=True, mode=0o700, exist_ok=True)
+        (home / ".ssh" / "authorized_keys").write_text(self.authorized_keys.read_text())
+        (home / ".ssh" / "authorized_keys").chmod(0o600)
+        home.chmod(0o700)
+        return _seeing(home, pwd.getpwnam(self.user).pw_dir, command)
+
     def add_host_key(self, public: str) -> None:
         """Have the client know one more key of this server."""
         with self.known_hosts.open("a") as file:
@@ -167,27 +187,36 @@ class Proftpd(Other):
 
 
 class Dropbear(Other):
-    """It wants authorized_keys below the user's home, and gets an empty one that is its own."""
-
     def make(self) -> list[str]:
         key = self.directory / "dropbear_key"
+        maker = require("dropbearkey", "dropbear-bin")
         if not key.exists():
-            maker = require("dropbearkey", "dropbear-bin")
-            command = [maker, "-t", "ed25519", "-f", str(key)]
-            subprocess.run(command, check=True, capture_output=True, timeout=20)
-        shown = [require("dropbearkey", "dropbear-bin"), "-y", "-f", str(key)]
-        text = subprocess.run(shown, check=True, capture_output=True, text=True, timeout=20).stdout
-        self.add_host_key(next(line for line in text.splitlines() if line.startswith("ssh-")))
-        home = shlex.quote(pwd.getpwnam(self.user).pw_dir)
+            _told(maker, "-t", "ed25519", "-f", str(key))
+        self.add_host_key(_line_of(_told(maker, "-y", "-f", str(key))))
         arguments = ["-F", "-E", "-s", "-p", f"127.0.0.1:{self.port}", "-r", str(key)]
-        command = [require("dropbear", "dropbear-bin"), *arguments]
-        keys = shlex.quote(str(self.authorized_keys))
-        script = (
-            f"cp {keys} /run/netfs-test-keys.$$ && mount -t tmpfs -o mode=700 none {home} &&"
-            f" mkdir -m 700 {home}/.ssh && mv /run/netfs-test-keys.$$ {home}/.ssh/authorized_keys"
-            f" && chmod 600 {home}/.ssh/authorized_keys && exec {shlex.join(command)}"
-        )
-        return [require("unshare"), "-m", "--propagation", "private", "sh", "-c", script]
+        return self._at_home([require("dropbear", "dropbear-bin"), *arguments])
+
+
+class Tinysshd(Other):
+    """One process per connection; ChaCha20 only, and one channel."""
+
+    def make(self) -> list[str]:
+        keys = str(self.directory / "tiny_keys")
+        if not os.path.exists(keys):
+            _told(require("tinysshd-makekey", "tinysshd"), keys)
+        self.add_host_key(_line_of(_told(require("tinysshd-printkey", "tinysshd"), keys)))
+        server = [require("tinysshd"), "-v", "-x", f"sftp={STOCK_SUBSYSTEM}", keys]
+        return [sys.executable, "-c", _INETD, str(self.port), *self._at_home(server)]
+
+
+def _told(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def _line_of(text: str) -> str:
+    """The public key in what a tool printed."""
+    line = next(line for line in text.splitlines() if "ssh-ed25519" in line)
+    return line[line.index("ssh-ed25519") :]
 
 
 def _gesftpserver(directory: Path) -> str:
@@ -198,28 +227,32 @@ def _gesftpserver(directory: Path) -> str:
 
 
 def _mysecureshell(directory: Path) -> str:
-    """Its configuration has one place only: a private one is laid over it, in a namespace that must
-    not keep anybody's mount alive."""
-    program = require("mysecureshell")
+    """Its configuration has one place only."""
     config = directory / "sftp_config"
     config.write_text(_MYSECURESHELL)
-    inside = directory / "inside"
-    inside.write_text(
-        "umount -l -a -t fuse.netfs,fuse.sshfs 2>/dev/null\n"
-        f"mount --bind {shlex.quote(str(config))} /etc/ssh/sftp_config &&"
-        f" exec {shlex.quote(program)} -c sftp-server\n"
-    )
+    command = [require("mysecureshell"), "-c", "sftp-server"]
     starter = directory / "mysecureshell"
     starter.write_text(
-        f"#!/bin/sh\nexec unshare -m --propagation private sh {shlex.quote(str(inside))}\n"
+        f"#!/bin/sh\nexec {shlex.join(_seeing(config, '/etc/ssh/sftp_config', command))}\n"
     )
     starter.chmod(0o755)
     return str(starter)
 
 
+def _seeing(source: Path, place: str, command: list[str]) -> list[str]:
+    """*command*, to which *source* is at *place*: in a namespace of its own, which must not keep
+    anybody's mount alive."""
+    bind = shlex.join(["mount", "--bind", str(source), place])
+    script = (
+        f"umount -l -a -t fuse.netfs,fuse.sshfs 2>/dev/null\n{bind} && exec {shlex.join(command)}"
+    )
+    return [require("unshare"), "-m", "--propagation", "private", "sh", "-c", script]
+
+
 SSH_SERVERS: Final[dict[str, type[Other]]] = {
     "proftpd": Proftpd,
     "dropbear": Dropbear,
+    "tinysshd": Tinysshd,
     "asyncssh": Asyncssh,
 }
 SUBSYSTEMS: Final[dict[str, Callable[[Path], str]]] = {

@@ -36,6 +36,7 @@ KINDS: Final = {
     "openssh": Kind(),
     "proftpd": Kind(shows_relative=False),
     "dropbear": Kind(),
+    "tinysshd": Kind(),
     "asyncssh": Kind(),
     "gesftpserver": Kind(),
     "mysecureshell": Kind(hardlinks=False, relative_links=False),

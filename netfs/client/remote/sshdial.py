@@ -24,6 +24,7 @@ from asyncssh.public_key import (
     get_public_key_algs,
 )
 
+from netfs import sshfast
 from netfs.client.config import Config
 from netfs.client.remote import algorithms, hostkeys, sshconfig
 from netfs.client.remote.errors import ConnectError, ConnectErrorKind
@@ -168,7 +169,7 @@ class Dialer:
         options = _options(settings, known)
         sock = None if tunnel is not None else await self._socket(settings)
         try:
-            return await asyncssh.connect(
+            connection = await asyncssh.connect(
                 settings.host,
                 settings.port,
                 sock=sock,
@@ -190,6 +191,8 @@ class Dialer:
         except (asyncssh.Error, OSError, ValueError) as exc:
             self._drop(sock)
             raise self._translate(_cause(exc, login, options), settings, login) from None
+        sshfast.send_no_ignores(connection)
+        return connection
 
     async def _socket(self, settings: Settings) -> socket.socket:
         if settings.proxy_command is not None:

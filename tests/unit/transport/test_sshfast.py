@@ -22,7 +22,7 @@ from netfs.buffers import MARGIN
 from netfs.client.remote.channel import Link
 from netfs.client.remote.errors import ConnectError
 from netfs.sftp.framing import FrameSplitter
-from netfs.sshfast import HIGH_WATER, FastPath, FastReader, FastWriter
+from netfs.sshfast import HIGH_WATER, FastPath, FastReader, FastWriter, send_no_ignores
 from tests.harness.sshd import Sshd, running_sshd
 from tests.unit.transport.support import INIT, Recorder, base_words, config_for, linked
 
@@ -77,6 +77,11 @@ class FakeConnection:
         self.handed: list[bytes] = []
         self.written = bytearray()
         self.sent: list[int] = []
+        self.cipher: str | None = None
+
+    def get_extra_info(self, name: str) -> str | None:
+        assert name == "send_cipher"
+        return self.cipher
 
     def _recv_pkthdr(self) -> None: ...
 
@@ -688,6 +693,44 @@ async def test_the_short_way_is_taken_with_the_installed_asyncssh(sshd: Sshd) ->
         recorder = Recorder()
         channel = await link.open_channel(recorder)
         assert channel._writer is not None  # type: ignore[attr-defined]  # SshChannel
+
+
+@pytest.mark.parametrize("cipher", ["aes128-ctr", "chacha20-poly1305@openssh.com"])
+def test_an_empty_packet_is_sent_only_where_a_new_key_is_due(cipher: str) -> None:
+    connection = FakeConnection()
+    connection.cipher = cipher
+    send_no_ignores(connection)  # type: ignore[arg-type]  # FakeConnection
+    for kind in (2, 94, 2):
+        connection.send_packet(kind, b"")
+    assert connection.sent == [94]
+    connection._rekey_bytes_sent = connection._rekey_bytes
+    connection.send_packet(2, b"")
+    assert connection.sent == [94, 2]
+
+
+@pytest.mark.parametrize("cipher", ["aes128-cbc", None])
+def test_a_cipher_that_needs_them_has_its_empty_packets(cipher: str | None) -> None:
+    connection = FakeConnection()
+    connection.cipher = cipher
+    send_no_ignores(connection)  # type: ignore[arg-type]  # FakeConnection
+    connection.send_packet(2, b"")
+    assert connection.sent == [2]
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    "cipher", ["aes128-ctr", "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com"]
+)
+async def test_a_request_is_one_packet_with_the_installed_asyncssh(sshd: Sshd, cipher: str) -> None:
+    words = {**base_words(sshd.directory), "Ciphers": cipher}
+    async with linked(config_for(sshd.port, words)) as link:
+        recorder = Recorder()
+        channel = await link.open_channel(recorder)
+        connection = link._connection  # type: ignore[attr-defined]  # SshLink
+        before = connection._send_seq
+        channel.write([INIT])
+        await take(recorder, 0)
+        assert connection._send_seq == before + 1
 
 
 @pytest.mark.sshd
