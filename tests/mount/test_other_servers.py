@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.harness.fsx import Exerciser
 from tests.harness.mounts import mounted
 from tests.harness.others import SSH_SERVERS, SUBSYSTEMS, running_other
 from tests.harness.trees import git, make_tree
@@ -122,6 +123,27 @@ def test_random_changes_of_one_file_are_those_of_a_model(place: Place) -> None:
                 case 3:
                     assert os.pread(file.fileno(), 40_000, at) == model[at : at + 40_000]
     assert (place.remote / "f").read_bytes() == model
+
+
+def test_no_wrong_byte(place: Place) -> None:
+    for seed in (11, 12):
+        exerciser = Exerciser(place.path / f"f{seed}", seed)
+        exerciser.run(300)
+        exerciser.close()
+        assert (place.remote / exerciser.path.name).read_bytes() == bytes(exerciser.model)
+
+
+def test_a_file_that_grows_is_read_to_its_end_by_who_has_it_open(place: Place) -> None:
+    """ProFTPD's handles see the size of when they were opened."""
+    path = place.path / "f"
+    path.write_bytes(b"begun ")
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read() == b"begun "
+        os.truncate(path, 300_000)
+        assert reader.read() == bytes(300_000 - 6)
+        with path.open("ab") as writer:
+            writer.write(b"appended")
+        assert reader.read() == b"appended"
 
 
 def test_names(place: Place) -> None:

@@ -44,6 +44,8 @@ class SessionHandle:
         "idle",
         "is_closed",
         "pflags",
+        "renewed_for",
+        "renewing",
         "reopening",
         "sftp",
         "spread",
@@ -59,6 +61,8 @@ class SessionHandle:
         self.busy = 0  # requests under way, over reconnects
         self.idle: asyncio.Event | None = None  # set when ``busy`` comes to 0
         self.is_closed = False
+        self.renewing: asyncio.Task[bool] | None = None
+        self.renewed_for = 0  # bytes; the file's size when that was done last
         self.spread = Spread()
 
     def is_open_in(self, files: SftpFiles) -> bool:
@@ -238,6 +242,33 @@ class SessionHandles:
             channel.requester.dismiss(sftp.handle)
             raise
         return sftp, True
+
+    async def renew(self, handle: SessionHandle) -> bool:
+        """Open *handle*'s file once more, and use that from now on.  The server said that the file
+        ends where it is known to go on: on some a handle sees the size of when it was opened, and
+        what was written through it (ProFTPD).
+
+        Returns: False where its name leads to another file now, or to none.
+
+        Raises:
+            OSError: as the server answers.
+            Disconnected
+        """
+        file, channel, old = handle.file, handle.files, handle.sftp
+        if file.is_removed:
+            return False
+        sftp = await channel.open(handle.path, handle.pflags & REOPEN_MASK)
+        try:
+            is_same = file.fits(await channel.fstat(sftp)) and not file.is_removed
+        except BaseException:
+            channel.requester.dismiss(sftp.handle)
+            raise
+        if not is_same or handle.sftp is not old or (handle.is_closed and not handle.busy):
+            channel.requester.dismiss(sftp.handle)
+            return is_same
+        handle.sftp = sftp
+        channel.requester.dismiss(old.handle)  # behind what was sent with it
+        return True
 
     def reopen_all(self, files: SftpFiles) -> None:
         """A new conversation has begun: get the files back before others change them."""

@@ -27,12 +27,12 @@ class OpenedFile:
         "_is_cut",
         "_is_exact",
         "_kind",
-        "_low",
         "_mtime",
         "is_removed",
         "others",
         "path",
         "size_high",
+        "size_low",
         "users",
     )
 
@@ -45,14 +45,15 @@ class OpenedFile:
         self._is_cut = False  # by one of them, which may have undone the others
         self._kind = stat.S_IFMT(attrs.mode) if attrs.mode is not None else None
         self._ino: int | None = None
-        self._low = 0
+        self.size_low = 0  # the size that it has at least, unless somebody else cuts it
         self.size_high = 0  # the size that it can have at most, as far as known
         self._mtime = 0
         self._is_exact = False  # size and mtime are as the server said last
         self.learn(attrs)
 
     def __repr__(self) -> str:
-        size = self._low if self._low == self.size_high else f"{self._low}..{self.size_high}"
+        low, high = self.size_low, self.size_high
+        size = low if low == high else f"{low}..{high}"
         return f"<OpenedFile {self.path!r} size={size} mtime={self._mtime}>"
 
     @property
@@ -66,10 +67,10 @@ class OpenedFile:
             return
         self._ino = attrs.ino if attrs.ino is not None else self._ino
         if self._in_flight:
-            self._low = min(self._low, attrs.size)
+            self.size_low = min(self.size_low, attrs.size)
             self.size_high = max(self.size_high, attrs.size)
             return
-        self._low = self.size_high = attrs.size
+        self.size_low = self.size_high = attrs.size
         self._mtime = attrs.mtime
         self._is_exact = True
 
@@ -89,8 +90,8 @@ class OpenedFile:
         if attrs.size is None or attrs.mtime is None:
             return False
         if self._is_exact:
-            return attrs.size == self._low and attrs.mtime == self._mtime
-        return self._low <= attrs.size <= self.size_high and attrs.mtime >= self._mtime
+            return attrs.size == self.size_low and attrs.mtime == self._mtime
+        return self.size_low <= attrs.size <= self.size_high and attrs.mtime >= self._mtime
 
     # Our own changes: begun when first sent, ended when acknowledged or refused.
 
@@ -102,7 +103,7 @@ class OpenedFile:
     def write_ended(self, end: int, *, done: bool) -> None:
         self._in_flight -= 1
         if done and not self._is_cut:
-            self._low = max(self._low, end)
+            self.size_low = max(self.size_low, end)
         self._is_cut &= self._in_flight > 0
 
     def change_begun(self, attrs: Attrs) -> None:
@@ -111,7 +112,7 @@ class OpenedFile:
         self._is_exact = False
         if attrs.size is not None:
             self._is_cut = True
-            self._low = min(self._low, attrs.size)
+            self.size_low = min(self.size_low, attrs.size)
             self.size_high = max(self.size_high, attrs.size)
         mtime = _mtime_of(attrs)
         if mtime is not None:
@@ -119,7 +120,7 @@ class OpenedFile:
 
     def cut(self) -> None:
         """An OPEN has emptied it; what was written since then may have arrived."""
-        self._low = 0
+        self.size_low = 0
         self._is_exact = False
         self._is_cut = self._in_flight > 0
 
@@ -129,11 +130,11 @@ class OpenedFile:
         if not done or self._in_flight:
             return
         if attrs.size is not None:
-            self._low = self.size_high = attrs.size
+            self.size_low = self.size_high = attrs.size
         mtime = _mtime_of(attrs)
         if mtime is not None:
             self._mtime = mtime
-            self._is_exact = self._low == self.size_high
+            self._is_exact = self.size_low == self.size_high
 
 
 def _mtime_of(attrs: Attrs) -> int | None:

@@ -27,7 +27,7 @@ from netfs.client.remote.lanes import widen
 from netfs.client.remote.lasting import LastingLink
 from netfs.client.remote.looking import Looking
 from netfs.client.remote.opened import touches_version
-from netfs.client.remote.pending import Disconnected
+from netfs.client.remote.pending import Disconnected, StatusError
 from netfs.client.remote.replay import Replay, replay_of
 from netfs.client.remote.requester import RequesterStatistics
 from netfs.client.remote.settle import has_run
@@ -36,6 +36,7 @@ from netfs.client.remote.symlinks import Symlinks
 from netfs.sftp import extensions as ext
 from netfs.sftp import requests as req
 from netfs.sftp.attrs import Attrs, StatVfs
+from netfs.sftp.codes import Status
 from netfs.wire import Buffer
 
 _T = TypeVar("_T")
@@ -376,31 +377,82 @@ class Session(LastingLink):
 
     async def fstat(self, handle: RemoteHandle) -> Attrs:
         mine = _mine(handle)
-        attrs = await self._in_order(mine, SftpFiles.fstat)
+        try:
+            attrs = await self._in_order(mine, SftpFiles.fstat)
+        except OSError as exc:
+            if not _is_by_name(exc, mine):
+                raise
+            attrs = await self.stat(mine.path)
         mine.file.learn(attrs)
         return attrs
 
     async def fsetstat(self, handle: RemoteHandle, attrs: Attrs) -> None:
         mine = _mine(handle)
         if not touches_version(attrs):
-            await self._in_order(mine, SftpFiles.fsetstat, attrs)
+            await self._fsetstat(mine, attrs)
             return
         done = False
         mine.file.change_begun(attrs)
         try:
-            await self._in_order(mine, SftpFiles.fsetstat, attrs)
+            await self._fsetstat(mine, attrs)
             done = True
         finally:
             mine.file.change_ended(attrs, done=done)
+
+    async def _fsetstat(self, mine: SessionHandle, attrs: Attrs) -> None:
+        try:
+            await self._in_order(mine, SftpFiles.fsetstat, attrs)
+        except OSError as exc:
+            if not _is_by_name(exc, mine):
+                raise
+            await self._ask(lambda files: files.setstat(mine.path, attrs))
 
     async def read(
         self, handle: RemoteHandle, offset: int, size: int, *, end: int | None = None
     ) -> Buffer:
         assert isinstance(handle, SessionHandle)
         data = await self._through(handle, SftpFiles.read, offset, size, end)
-        if offset + len(data) > handle.file.size_high:
+        file = handle.file
+        stop = offset + len(data)
+        if stop > file.size_high:
             self._handles.refresh(handle, self._now)  # somebody else appends
+        elif len(data) < size and stop < file.size_low != handle.renewed_for:
+            return await self._read_on(handle, stop, size - len(data), end, data)
         return data
+
+    async def _read_on(
+        self, handle: SessionHandle, stop: int, rest: int, end: int | None, data: Buffer
+    ) -> Buffer:
+        """*data* and what is behind it, at *stop*: the server said that the file ends there, and
+        before that it goes on.  Somebody has cut it, or the handle does not see all of it."""
+        if handle.renewing is None:
+            handle.renewing = self._spawn(self._renew(handle))
+        try:
+            is_same = await asyncio.shield(handle.renewing)
+        except Disconnected:
+            is_same = True  # all files are opened again
+        if handle.file.size_low <= stop:
+            return data
+        if not is_same:
+            raise OSError(errno.EIO, "the server does not see all of this open file", handle.path)
+        more = await self._through(handle, SftpFiles.read, stop, rest, end)
+        return b"".join((data, more))
+
+    async def _renew(self, handle: SessionHandle) -> bool:
+        """See ``SessionHandles.renew``."""
+        file = handle.file
+        known = file.size_low
+        try:
+            with contextlib.suppress(OSError):  # then it has the size that it had
+                await self.fstat(handle)
+            if file.size_low < known:
+                return True  # somebody has cut it
+            is_same = await self._handles.renew(handle)
+            if is_same:
+                handle.renewed_for = file.size_low
+            return is_same
+        finally:
+            handle.renewing = None
 
     async def write(self, handle: RemoteHandle, offset: int, data: Sequence[Buffer]) -> None:
         assert isinstance(handle, SessionHandle)
@@ -532,6 +584,17 @@ class Session(LastingLink):
 def _mine(handle: RemoteHandle) -> SessionHandle:
     assert isinstance(handle, SessionHandle)
     return handle
+
+
+def _is_by_name(refusal: OSError, handle: SessionHandle) -> bool:
+    """Whether the server has looked for the open file by the name that it was opened by, and it has
+    another one by now (MySecureShell)."""
+    cause = refusal.__cause__
+    return (
+        isinstance(cause, StatusError)
+        and cause.code == Status.NO_SUCH_FILE
+        and not handle.file.is_removed
+    )
 
 
 def _not_yet(given: set[bytes], batch: list[DirEntry]) -> list[DirEntry]:
