@@ -35,6 +35,8 @@ class Symlinks:
         """A link with a relative target was made, and was as wanted."""
         self._as_drafted: bool | None = None  # None: no link was seen yet
         self._finding_out = asyncio.Lock()
+        self._cut_off: set[tuple[bytes, bytes]] = set()
+        """Target and path of links that the connection was lost with, while finding out."""
 
     async def make(self, files: SftpFiles, request: req.Symlink) -> None:
         """Have the link made.  Not to be cancelled as long as nothing ``is_proven``.
@@ -50,6 +52,7 @@ class Symlinks:
                         await self._find_out(files, request)
                     except Disconnected as exc:
                         # Whatever was under way, an earlier step may have made the link.
+                        self._cut_off.add((request.targetpath, request.linkpath))
                         raise Disconnected(str(exc), sent=True) from exc
                     return
         await files.done(request._replace(as_drafted=bool(self._as_drafted)))
@@ -66,10 +69,12 @@ class Symlinks:
         except OSError as refused:
             if known is not None or refused.errno == errno.EEXIST:
                 raise
-            made = await _try_other(files, first, other)
+            made = await _try_other(files, other)
             if made is None:
                 raise
             used = other
+            if (target, path) in self._cut_off:
+                await _take_back(files, first)
         else:
             used = first
             made = await _target_at(files, path, target)
@@ -90,6 +95,7 @@ class Symlinks:
             _log.warning("the server would make %r of the relative symlink %r", made, target)
             raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
         self.is_proven = is_relative
+        self._cut_off.discard((target, path))
 
 
 def _told(files: SftpFiles) -> bool | None:
@@ -102,16 +108,16 @@ def _told(files: SftpFiles) -> bool | None:
     return None
 
 
-async def _try_other(files: SftpFiles, first: req.Symlink, other: req.Symlink) -> bytes | None:
-    """*first* was refused, perhaps because of its order.  Returns the target of the link if *other*
-    made it; None, and nothing is left of it, if not."""
+async def _try_other(files: SftpFiles, other: req.Symlink) -> bytes | None:
+    """The first order was refused, perhaps because of that.  Returns the target of the link if the
+    *other* made it; None, and nothing is left of it, if not."""
     try:
         await files.done(other)
     except OSError:
         return None  # the first refusal is the answer
     made = await _target_at(files, other.linkpath, other.targetpath)
-    # Of a first attempt that the link was lost with something may be left, too.
-    await _take_back(files, other if made is None else first)
+    if made is None:
+        await _take_back(files, other)
     return made
 
 
@@ -135,8 +141,8 @@ async def _target_at(files: SftpFiles, path: bytes, expected: bytes) -> bytes | 
 
 
 async def _take_back(files: SftpFiles, wrong: req.Symlink) -> None:
-    """Remove what a SYMLINK in the wrong order has made: a link called like the target, to where
-    the link should have been."""
+    """Remove what a SYMLINK in the wrong order has just made: a link called like the target, to
+    where the link should have been."""
     stray = wrong.targetpath
     try:
         if await files.readlink(stray) == wrong.linkpath:

@@ -150,6 +150,13 @@ async def test_who_has_openssh_s_order_is_not_asked_in_the_other_after_a_refusal
     assert [sent.as_drafted for sent in server.sent] == [False]
 
 
+async def test_what_was_there_before_is_not_taken_for_a_stray_link() -> None:
+    server = Server({}, drafted=True)
+    server.links[b"/d/other"] = b"/d/one"
+    await Symlinks().make(server, req.Symlink(b"/d/other", b"/d/one"))
+    assert server.links == {b"/d/other": b"/d/one", b"/d/one": b"/d/other"}
+
+
 async def test_a_server_that_makes_no_link_and_says_it_did() -> None:
     server = Server({}, drafted=False)
     server.links = _Forgetful()
