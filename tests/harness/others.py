@@ -256,7 +256,6 @@ SSH_SERVERS: Final[dict[str, type[Other]]] = {
     "asyncssh": Asyncssh,
 }
 SUBSYSTEMS: Final[dict[str, Callable[[Path], str]]] = {
-    "openssh": lambda directory: STOCK_SUBSYSTEM,
     "gesftpserver": _gesftpserver,
     "mysecureshell": _mysecureshell,
 }

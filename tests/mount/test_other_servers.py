@@ -34,7 +34,6 @@ class Kind(NamedTuple):
 
 
 KINDS: Final = {
-    "openssh": Kind(),
     "proftpd": Kind(shows_relative=False),
     "dropbear": Kind(),
     "tinysshd": Kind(),
@@ -105,32 +104,11 @@ def test_bytes_arrive_and_come_back(place: Place) -> None:
     assert (place.remote / "f").read_bytes() == data[:100] + b"in thappended"
 
 
-def test_random_changes_of_one_file_are_those_of_a_model(place: Place) -> None:
-    rng = random.Random(5)
-    model = bytearray()
-    with (place.path / "f").open("w+b", buffering=0) as file:
-        for _ in range(120):
-            at = rng.randrange(300_000)
-            match rng.randrange(4):
-                case 0 | 1:
-                    data = rng.randbytes(rng.randrange(1, 50_000))
-                    os.pwrite(file.fileno(), data, at)
-                    model.extend(bytes(max(0, at - len(model))))
-                    model[at : at + len(data)] = data
-                case 2:
-                    file.truncate(at)
-                    model = model[:at] + bytes(max(0, at - len(model)))
-                case 3:
-                    assert os.pread(file.fileno(), 40_000, at) == model[at : at + 40_000]
-    assert (place.remote / "f").read_bytes() == model
-
-
 def test_no_wrong_byte(place: Place) -> None:
-    for seed in (11, 12):
-        exerciser = Exerciser(place.path / f"f{seed}", seed)
-        exerciser.run(300)
-        exerciser.close()
-        assert (place.remote / exerciser.path.name).read_bytes() == bytes(exerciser.model)
+    exerciser = Exerciser(place.path / "f", 11)
+    exerciser.run(300)
+    exerciser.close()
+    assert (place.remote / exerciser.path.name).read_bytes() == bytes(exerciser.model)
 
 
 def test_a_file_that_grows_is_read_to_its_end_by_who_has_it_open(place: Place) -> None:
@@ -151,9 +129,9 @@ def test_names(place: Place) -> None:
     (top / "d").mkdir(mode=0o700)
     assert stat.S_IMODE((place.remote / "d").stat().st_mode) == 0o700
     refused(errno.EEXIST, (top / "d").mkdir)
-    for number in range(300):
+    for number in range(150):
         (top / "d" / f"name {number}").touch()
-    assert len(os.listdir(top / "d")) == 300
+    assert len(os.listdir(top / "d")) == 150
     refused(errno.ENOTEMPTY, (top / "d").rmdir)
     (top / "a").write_bytes(b"a")
     (top / "b").write_bytes(b"b")
@@ -243,7 +221,7 @@ def test_an_unlinked_file_lives_on(place: Place) -> None:
 
 def test_git(place: Place) -> None:
     original, clone = place.path / "original", place.path / "clone"
-    make_tree(original, files=20, directories=3, seed=2, links=place.kind.relative_links)
+    make_tree(original, files=8, directories=3, seed=2, links=place.kind.relative_links)
     git(original, "init", "-q")
     git(original, "add", "-A")
     git(original, "commit", "-qm", "all of it")
