@@ -74,6 +74,9 @@ prepare_test_machine() {
   prepare_packages automount:autofs systemd-analyze:systemd dockerd:docker.io \
     docker-compose:docker-compose debootstrap:debootstrap ||
     say "tests of deploy/ that need them will fail and name them"
+  prepare_packages proftpd:proftpd-mod-crypto dropbear:dropbear-bin tinysshd:tinysshd \
+    mysecureshell:mysecureshell /usr/libexec/gesftpserver:gesftpserver ||
+    say "tests on servers that are not OpenSSH's will fail and name them"
   if [ "$(id -u)" = 0 ] && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then
     apt_install libc6-dev || say "tests that compile C will fail"
   fi

@@ -164,7 +164,7 @@ class Asyncssh(Other):
 
 class Proftpd(Other):
     def make(self) -> list[str]:
-        program = require("proftpd", "proftpd-core")
+        program = require("proftpd", "proftpd-mod-crypto")
         if not Path("/usr/lib/proftpd/mod_sftp.so").exists():
             install("proftpd-mod-crypto")
         keys = self.directory / "keys"
