@@ -105,6 +105,23 @@ async def scan(
             requester.dismiss(handle)
 
 
+def not_yet(given: set[bytes], batch: list[DirEntry]) -> list[DirEntry]:
+    """The entries of *batch* whose names were not *given* yet; now they are."""
+    names = [name for name, _ in batch]
+    known = len(given)
+    if given.isdisjoint(names):
+        given.update(names)
+        if len(given) == known + len(names):
+            return batch
+        given.difference_update(names)  # the server says one name twice
+    fresh = []
+    for entry in batch:
+        if entry.name not in given:
+            given.add(entry.name)
+            fresh.append(entry)
+    return fresh
+
+
 def _legal(
     entries: Sequence[NameEntry], report_illegal: Callable[[bytes], None]
 ) -> Sequence[NameEntry]:

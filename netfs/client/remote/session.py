@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 from netfs.client.config import Config
-from netfs.client.remote import renaming
+from netfs.client.remote import listing, renaming
 from netfs.client.remote.api import APPEND, CREAT, EXCL, TRUNC, WRITE, DirEntry, RemoteHandle
 from netfs.client.remote.channel import Link
 from netfs.client.remote.conversation import Conversation
@@ -232,7 +232,7 @@ class Session(LastingLink):
             try:
                 async with contextlib.aclosing(files.scandir(path)) as batches:
                     async for batch in batches:
-                        fresh = _not_yet(given, batch)
+                        fresh = listing.not_yet(given, batch)
                         if fresh:
                             yield fresh
                         since = self._clock()
@@ -595,20 +595,3 @@ def _is_by_name(refusal: OSError, handle: SessionHandle) -> bool:
         and cause.code == Status.NO_SUCH_FILE
         and not handle.file.is_removed
     )
-
-
-def _not_yet(given: set[bytes], batch: list[DirEntry]) -> list[DirEntry]:
-    """The entries of *batch* whose names were not *given*; now they are."""
-    names = [name for name, _ in batch]
-    known = len(given)
-    if given.isdisjoint(names):
-        given.update(names)
-        if len(given) == known + len(names):
-            return batch
-        given.difference_update(names)  # the server says one name twice
-    fresh = []
-    for entry in batch:
-        if entry.name not in given:
-            given.add(entry.name)
-            fresh.append(entry)
-    return fresh
